@@ -1,0 +1,217 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// netnsDir is where `ip netns` and container runtimes keep their namespaces.
+const netnsDir = "/run/netns"
+
+// serial makes the names of one process's namespaces unique.
+var serial atomic.Int64
+
+// NS is a network namespace with a name that `ip netns` knows.
+type NS struct {
+	t    TB
+	name string
+}
+
+// New makes a namespace, empty and with lo down as a container runtime makes
+// it. It is removed at the end of the test, after the processes in it.
+func New(t TB, name string) *NS {
+	t.Helper()
+	Need(t, "ip", "setpriv")
+	ns := &NS{t: t, name: fmt.Sprintf("lab%d-%d-%s", os.Getpid(), serial.Add(1), name)}
+	if out, err := command(context.Background(), "ip", "netns", "add", ns.name).CombinedOutput(); err != nil {
+		t.Fatalf("ip netns add %s: %v\n%s", ns.name, err, out)
+	}
+	t.Cleanup(ns.Remove)
+	return ns
+}
+
+// Name is the namespace's name for `ip netns exec`.
+func (ns *NS) Name() string { return ns.name }
+
+// Path is the namespace's file, as in CNI_NETNS.
+func (ns *NS) Path() string { return filepath.Join(netnsDir, ns.name) }
+
+// Up sets lo up and returns ns.
+func (ns *NS) Up() *NS {
+	ns.t.Helper()
+	ns.Run("ip", "link", "set", "lo", "up")
+	return ns
+}
+
+// Remove ends every process in the namespace and removes it. Removing it twice
+// is no error.
+func (ns *NS) Remove() {
+	if _, err := os.Stat(ns.Path()); err != nil {
+		return
+	}
+	// Processes may fork while they are being ended: look until none is left.
+	for range 100 {
+		pids := ns.Pids()
+		if len(pids) == 0 {
+			break
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if out, err := command(context.Background(), "ip", "netns", "del", ns.name).CombinedOutput(); err != nil {
+		ns.t.Logf("ip netns del %s: %v\n%s", ns.name, err, out)
+	}
+}
+
+// Pids lists the processes whose namespace this is, except our own: one of our
+// threads may be the leader of the process and yet inside.
+func (ns *NS) Pids() []int {
+	out, err := command(context.Background(), "ip", "netns", "pids", ns.name).Output()
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, f := range strings.Fields(string(out)) {
+		if pid, err := strconv.Atoi(f); err == nil && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Do runs f on a thread inside the namespace and returns its error. Sockets
+// that f opens stay in the namespace for their life; goroutines that f starts
+// are outside of it.
+func (ns *NS) Do(f func() error) error {
+	done := make(chan error)
+	go func() {
+		// Never unlocked: a thread that was in another namespace is not
+		// given back to the scheduler but dies with this goroutine.
+		runtime.LockOSThread()
+		done <- func() error {
+			if err := ns.enter(); err != nil {
+				return err
+			}
+			return f()
+		}()
+	}()
+	return <-done
+}
+
+func (ns *NS) enter() error {
+	fd, err := unix.Open(ns.Path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open namespace %s: %w", ns.name, os.NewSyscallError("open", err))
+	}
+	defer unix.Close(fd)
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter namespace %s: %w", ns.name, os.NewSyscallError("setns", err))
+	}
+	return nil
+}
+
+// Try runs a program in the namespace and returns what it wrote to stdout and
+// stderr. It is given a minute.
+func (ns *NS) Try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return ns.TryCmd(command(ctx, args...))
+}
+
+// TryCmd is Try for a command that needs more than arguments.
+func (ns *NS) TryCmd(cmd *exec.Cmd) (string, error) {
+	var out output
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := ns.Do(cmd.Start); err != nil {
+		return "", err
+	}
+	err := cmd.Wait()
+	return out.String(), err
+}
+
+// Run is Try that ends the test on an error.
+func (ns *NS) Run(args ...string) string {
+	ns.t.Helper()
+	out, err := ns.Try(args...)
+	if err != nil {
+		ns.t.Fatalf("%s in %s: %v\n%s", strings.Join(args, " "), ns.name, err, out)
+	}
+	return out
+}
+
+// Sysctl writes a setting of the namespace: Sysctl("net.ipv4.ip_forward", "1").
+// Where an interface's name has a dot, give the key with slashes.
+func (ns *NS) Sysctl(key, value string) {
+	ns.t.Helper()
+	if !strings.Contains(key, "/") {
+		key = strings.ReplaceAll(key, ".", "/")
+	}
+	err := ns.Do(func() error { return os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0) })
+	if err != nil {
+		ns.t.Fatalf("set %s to %s in %s: %v", key, value, ns.name, err)
+	}
+}
+
+// Dial connects from inside the namespace. The local address may be empty, an
+// address or address:port; the addresses must be literal.
+func (ns *NS) Dial(network, local, remote string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 20 * time.Second}
+	if local != "" {
+		ap, err := netip.ParseAddrPort(local)
+		if a, aerr := netip.ParseAddr(local); aerr == nil {
+			ap, err = netip.AddrPortFrom(a, 0), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(network, "udp") {
+			d.LocalAddr = net.UDPAddrFromAddrPort(ap)
+		} else {
+			d.LocalAddr = net.TCPAddrFromAddrPort(ap)
+		}
+	}
+	var conn net.Conn
+	err := ns.Do(func() (err error) {
+		conn, err = d.Dial(network, remote)
+		return err
+	})
+	return conn, err
+}
+
+// Listen listens inside the namespace.
+func (ns *NS) Listen(network, address string) (net.Listener, error) {
+	var l net.Listener
+	err := ns.Do(func() (err error) {
+		l, err = net.Listen(network, address)
+		return err
+	})
+	return l, err
+}
+
+// command is exec.CommandContext with the search of Look.
+func command(ctx context.Context, args ...string) *exec.Cmd {
+	path := args[0]
+	if found, err := Look(path); err == nil {
+		path = found
+	}
+	cmd := exec.CommandContext(ctx, path, args[1:]...)
+	cmd.Args[0] = args[0]
+	// A daemon's children may keep our pipe open after it ended.
+	cmd.WaitDelay = 2 * time.Second
+	return cmd
+}
