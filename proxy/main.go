@@ -1,0 +1,101 @@
+// Command tproxy-proxy is the sidecar: it accepts the connections that the
+// tproxy-cni plugin intercepts in its pod and relays each to the application
+// from the client's own address.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/version"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// run returns the exit status: 0 for an end in order, 2 for a bad setting, 1
+// for what else keeps the proxy from working.
+func run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	c, err := parseConfig(args, getenv, stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "tproxy-proxy: %v\n", err)
+		return 2
+	case c.version:
+		fmt.Fprintln(stdout, "tproxy-proxy", version.String())
+		return 0
+	}
+	log := newLog(c, stderr)
+
+	// The first signal ends accepting, the second the running connections.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	kill, cut := context.WithCancel(context.Background())
+	defer cut()
+	go func() {
+		log.Info("draining", "signal", (<-signals).String(), "drain", c.drain)
+		stop()
+		log.Warn("ending at once", "signal", (<-signals).String())
+		cut()
+	}()
+
+	if err := serve(ctx, kill, log, c); err != nil {
+		log.Error("cannot serve", "err", err)
+		return 1
+	}
+	log.Info("ended")
+	return 0
+}
+
+// serve opens the listeners and works until ctx ends and the connections have.
+func serve(ctx, kill context.Context, log *slog.Logger, c config) error {
+	files, err := raiseNoFile()
+	if err != nil {
+		return err
+	}
+	ln, err := privileged(func() (*net.TCPListener, error) {
+		if c.mode == contract.ModeTProxy {
+			return listen(ctx, c.addr, transparent)
+		}
+		return listen(ctx, c.addr)
+	})
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	adminLn, err := listen(ctx, c.admin)
+	if err != nil {
+		return fmt.Errorf("admin: %w", err)
+	}
+	p := newProxy(log, c.mode, ln)
+	adminCtx, end := context.WithCancel(context.Background())
+	defer end()
+	go serveAdmin(adminCtx, log, adminLn, p)
+
+	log.Info("listening", "mode", c.mode, "addr", ln.Addr(), "admin", adminLn.Addr(),
+		"uid", os.Getuid(), "files", files, "version", version.String())
+	p.serve(ctx, kill, c.drain)
+	return nil
+}
+
+func newLog(c config, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.logLevel}
+	if c.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

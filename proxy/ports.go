@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+)
+
+var errNoPort = errors.New("no free port: the client has as many connections to this destination as there are ports for it")
+
+// pair is a client and the destination it talks to. The kernel tells
+// connections of one pair apart by the client's port alone.
+type pair struct {
+	client netip.Addr
+	dst    netip.AddrPort
+}
+
+// ports chooses the port of a spoofed connection when it cannot be the
+// client's own. In tproxy mode the accepted socket is (dst, client:c) and the
+// application's is (dst, client:e): e must differ from the port of every
+// connection of the same pair, accepted or spoofed.
+//
+// The ports are given out in turn, so that one comes back as late as can be,
+// long after its connection has left TIME_WAIT. The zero value is ready.
+type ports struct {
+	mu    sync.Mutex
+	taken map[pair]map[uint16]int // how many connections are on the port; no empty inner maps
+	next  int                     // offset into the range; 0: not chosen yet
+}
+
+const spoofPorts = contract.SpoofPortHigh - contract.SpoofPortLow + 1
+
+// hold says that the client has connected from port, so that take will not
+// give it out. It is undone by release.
+func (p *ports) hold(pr pair, port uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.add(pr, port)
+}
+
+// take gives out a port that no connection of the pair has. It is undone by
+// release.
+func (p *ports) take(pr pair) (uint16, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.next == 0 {
+		// After a restart begin elsewhere than our predecessor did.
+		p.next = rand.N(spoofPorts)
+	}
+	taken := p.taken[pr]
+	for range spoofPorts {
+		p.next = p.next%spoofPorts + 1
+		port := uint16(contract.SpoofPortLow + p.next - 1)
+		if taken[port] == 0 {
+			p.add(pr, port)
+			return port, nil
+		}
+	}
+	return 0, errNoPort
+}
+
+// release undoes one hold or take.
+func (p *ports) release(pr pair, port uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken := p.taken[pr]
+	if taken[port]--; taken[port] <= 0 {
+		delete(taken, port)
+	}
+	if len(taken) == 0 {
+		delete(p.taken, pr)
+	}
+	if len(p.taken) == 0 {
+		p.taken = nil // a map never shrinks; a new one is small
+	}
+}
+
+func (p *ports) add(pr pair, port uint16) {
+	if p.taken == nil {
+		p.taken = map[pair]map[uint16]int{}
+	}
+	if p.taken[pr] == nil {
+		p.taken[pr] = map[uint16]int{}
+	}
+	p.taken[pr][port]++
+}
