@@ -1,0 +1,283 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+)
+
+// appUID is who the applications run as.
+const appUID = 1000
+
+var app = lab.User{UID: appUID, NoNewPrivs: true}
+
+// setup says how a pod is attached.
+type setup struct {
+	mode        string            // the pod's mode annotation; none if empty
+	annotations map[string]string // further ones, without the prefix
+	entry       map[string]any    // settings in our conflist entry
+	chain       string            // the interface plugin: ptp if empty, or bridge
+	version     string            // cniVersion: 1.1.0 if empty
+	families    string            // 46 if empty, or 4, or 6
+	bare        bool              // no sidecar is started
+}
+
+// pod is a pod attached by cnitool, behind its sidecar.
+type pod struct {
+	*lab.Net
+	setup
+	t       *testing.T
+	confDir string
+	result  string // of the ADD
+	sidecar *lab.Proc
+}
+
+// newPod attaches a pod and starts its sidecar.
+func newPod(t *testing.T, s setup) *pod {
+	t.Helper()
+	p := prepare(t, s)
+	p.add()
+	if !s.bare {
+		p.start()
+	}
+	return p
+}
+
+// prepare makes everything for a pod up to, but not, the ADD.
+func prepare(t *testing.T, s setup) *pod {
+	t.Helper()
+	bin(t, "cnitool")
+	if s.chain == "" {
+		s.chain = "ptp"
+	}
+	if s.version == "" {
+		s.version = "1.1.0"
+	}
+	if s.families == "" {
+		s.families = "46"
+	}
+	p := &pod{Net: lab.NewNet(t), setup: s, t: t, confDir: dir(t, 0)}
+	for _, ns := range []*lab.NS{p.Node, p.Pod} {
+		// No neighbour could have the address: do not wait a second for it.
+		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
+	}
+	write(t, filepath.Join(p.confDir, "10-lab.conflist"), p.conflist())
+	return p
+}
+
+// conflist is the upstream chain with our plugin at its end.
+func (p *pod) conflist() string {
+	var ranges [][]map[string]string
+	var routes []map[string]string
+	for _, f := range p.fams() {
+		ranges = append(ranges, []map[string]string{{"subnet": f.podNet}})
+		routes = append(routes, map[string]string{"dst": f.all})
+	}
+	link := map[string]any{
+		"type": p.chain,
+		"ipam": map[string]any{
+			"type": "host-local", "dataDir": filepath.Join(p.confDir, "leases"),
+			"ranges": ranges, "routes": routes,
+		},
+	}
+	if p.chain == "bridge" {
+		link["bridge"], link["isGateway"] = "cni0", true
+	}
+	list := map[string]any{"cniVersion": p.version, "name": "lab", "plugins": []any{link, p.ourEntry()}}
+	text, err := json.MarshalIndent(list, "", "  ")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// ourEntry is our own object in the conflist.
+func (p *pod) ourEntry() map[string]any {
+	ours := map[string]any{
+		"type":         contract.PluginType,
+		"capabilities": map[string]bool{contract.AnnotationsCapability: true},
+	}
+	for k, v := range p.entry {
+		ours[k] = v
+	}
+	return ours
+}
+
+// podAnnotations is what a runtime hands over: ours and others.
+func (p *pod) podAnnotations() map[string]string {
+	all := map[string]string{"example.org/other": "left alone"}
+	if p.mode != "" {
+		all[contract.AnnotationPrefix+"mode"] = p.mode
+	}
+	for k, v := range p.annotations {
+		all[contract.AnnotationPrefix+k] = v
+	}
+	return all
+}
+
+// cni runs a verb of cnitool on the node.
+func (p *pod) cni(verb string) (string, error) {
+	p.t.Helper()
+	capArgs, err := json.Marshal(map[string]any{contract.AnnotationsCapability: p.podAnnotations()})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	cmd := exec.Command(bin(p.t, "cnitool"), verb, "lab", p.Pod.Path())
+	cmd.Env = append(os.Environ(),
+		"CNI_PATH="+filepath.Dir(cmd.Path), "NETCONFPATH="+p.confDir, "CAP_ARGS="+string(capArgs))
+	return p.Node.TryCmd(cmd)
+}
+
+func (p *pod) mustCNI(verb string) string {
+	p.t.Helper()
+	out, err := p.cni(verb)
+	if err != nil {
+		p.t.Fatalf("cnitool %s: %v\n%s", verb, err, out)
+	}
+	return out
+}
+
+// add attaches the pod; it is detached, which also removes cnitool's cached
+// result, at the end of the test.
+func (p *pod) add() {
+	p.t.Helper()
+	p.t.Cleanup(func() { _, _ = p.cni("del") })
+	p.result = p.mustCNI("add")
+	p.t.Cleanup(func() {
+		if p.t.Failed() {
+			out, _ := p.Pod.Try("nft", "list", "ruleset")
+			p.t.Logf("the pod's ruleset:\n%s", out)
+		}
+	})
+}
+
+// start starts the sidecar as its user: in nat mode with no capability at all,
+// in tproxy mode with NET_RAW.
+func (p *pod) start(args ...string) {
+	p.t.Helper()
+	user := lab.User{UID: contract.ProxyUID, NoNewPrivs: true}
+	if p.mode == contract.ModeTProxy {
+		user.Caps = []string{"net_raw"}
+	}
+	args = append([]string{bin(p.t, "tproxy-proxy"), "--mode", p.mode}, args...)
+	p.sidecar = p.Pod.StartAs(user, args...).WaitListen(contract.ProxyPort, contract.AdminPort)
+	lab.Eventually(p.t, "sidecar ready", func() error {
+		f := p.fams()[0]
+		out, err := p.Pod.Try("curl", "-sSf", fmt.Sprintf("http://%s/readyz", addr(f.lo, contract.AdminPort)))
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// nodeLink is the name of the pod's cable on the node.
+func (p *pod) nodeLink() string {
+	p.t.Helper()
+	var result struct {
+		Interfaces []struct{ Name, Sandbox string }
+	}
+	if err := json.Unmarshal([]byte(p.result), &result); err != nil {
+		p.t.Fatalf("%v in %s", err, p.result)
+	}
+	for _, i := range result.Interfaces {
+		if i.Sandbox == "" && strings.HasPrefix(i.Name, "veth") {
+			return i.Name
+		}
+	}
+	p.t.Fatalf("no veth in %s", p.result)
+	return ""
+}
+
+// family is one IP family's view of the topology.
+type family struct {
+	name                       string
+	client, other              string // both the client's
+	node, gateway, pod, podNet string
+	lo, any, all               string
+	foreign                    string // nobody's
+}
+
+var v4 = family{
+	"IPv4", lab.Client4, lab.OtherClient4,
+	lab.Node4, lab.Gateway4, lab.Pod4, lab.PodNet4,
+	"127.0.0.1", "0.0.0.0", "0.0.0.0/0", "203.0.113.9",
+}
+
+var v6 = family{
+	"IPv6", lab.Client6, lab.OtherClient6,
+	lab.Node6, lab.Gateway6, lab.Pod6, lab.PodNet6,
+	"::1", "::", "::/0", "2001:db8::9",
+}
+
+// fams are the pod's families.
+func (p *pod) fams() []family {
+	var all []family
+	if strings.Contains(p.families, "4") {
+		all = append(all, v4)
+	}
+	if strings.Contains(p.families, "6") {
+		all = append(all, v6)
+	}
+	return all
+}
+
+// addr joins an address and a port.
+func addr(ip string, port int) string { return net.JoinHostPort(ip, fmt.Sprint(port)) }
+
+// inModes runs a story in a pod of its own for each mode, side by side.
+func inModes(t *testing.T, s setup, story func(*testing.T, *pod)) {
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			s := s
+			s.mode = mode
+			story(t, newPod(t, s))
+		})
+	}
+}
+
+// inFamilies runs a story for each family of the pod, one after the other.
+func (p *pod) inFamilies(t *testing.T, story func(*testing.T, family)) {
+	for _, f := range p.fams() {
+		t.Run(f.name, func(t *testing.T) { story(t, f) })
+	}
+}
+
+// dial connects from the client's address to a port of the pod.
+func (p *pod) dial(t *testing.T, f family, port int) net.Conn {
+	t.Helper()
+	conn, err := p.Client.Dial("tcp", f.client, addr(f.pod, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// wantSeen compares what the application saw with what the client is: the
+// address always, the port where the mode promises it.
+func (p *pod) wantSeen(t *testing.T, saw, client string) {
+	t.Helper()
+	if !p.same(saw, client) {
+		t.Errorf("%s mode: application saw %s, client is %s", p.mode, saw, client)
+	}
+}
+
+func (p *pod) same(saw, client string) bool {
+	s, errS := netip.ParseAddrPort(saw)
+	c, errC := netip.ParseAddrPort(client)
+	if errS != nil || errC != nil || s.Addr() != c.Addr() {
+		return false
+	}
+	return p.mode == contract.ModeTProxy || s.Port() == c.Port()
+}
