@@ -131,13 +131,17 @@ func inetTable(c Config, own []netip.Addr) table {
 	}
 	chains = append(chains,
 		chain{name: "exempt", rules: exempt(c, s)},
-		// Fail closed: a new connection that arrives at a local address and
-		// was not taken by the proxy is refused.
+		// Nothing from outside reaches a socket of the spoofed leg: a client
+		// that connects from a port which the proxy uses there is refused,
+		// and no stray segment gets in. Fail closed: a new connection that
+		// arrives at a local address and was not taken by the proxy is
+		// refused.
 		chain{
 			"input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, "",
 			[]words{
 				rule(iifname("lo"), accept),
 				rule(ip, daddr4.notIn(own4), fibDaddr.local(expr.CmpOpEq), notMarked(mark), add(later4, daddr4)),
+				rule(newConnection, socketMarked(mark), rejectWithReset),
 				rule(tcp, socketMarked(mark), drop),
 				rule(iifname(c.Interface), newConnection, goTo("closed_in")),
 			},
