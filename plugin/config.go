@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
+	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
+)
+
+// request is an ADD or a CHECK.
+type request struct {
+	config redirect.Config // its mode is contract.ModeNone for a pod that is left alone
+	result []byte          // prevResult, to pass on
+	addrs  []netip.Addr    // the pod's, as prevResult has them
+}
+
+// parse reads a verb's input. Its error is a *types.Error.
+func parse(args *skel.CmdArgs) (r request, err error) {
+	var in struct {
+		CNIVersion    string
+		PrevResult    json.RawMessage
+		RuntimeConfig map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(args.StdinData, &in); err != nil {
+		return r, types.NewError(types.ErrDecodingFailure, "read configuration: "+err.Error(), "")
+	}
+	if r.result, r.addrs, err = previous(in.PrevResult, in.CNIVersion); err != nil {
+		return r, err
+	}
+	var annotations map[string]string
+	if raw, ok := in.RuntimeConfig[contract.AnnotationsCapability]; ok {
+		if err := json.Unmarshal(raw, &annotations); err != nil {
+			return r, types.NewError(types.ErrDecodingFailure,
+				fmt.Sprintf("read annotations from runtimeConfig %q: %v", contract.AnnotationsCapability, err), "")
+		}
+	}
+	r.config, err = configure(args, annotations, r.addrs)
+	return r, err
+}
+
+// configure makes settings of the conflist object and the annotations. Its
+// error has every fault, and the code of the conflist's if one is there: that
+// is wrong for every pod.
+func configure(args *skel.CmdArgs, annotations map[string]string, addrs []netip.Addr) (redirect.Config, error) {
+	s := settings.New()
+	s.Entry(args.StdinData)
+	s.Annotations(annotations)
+	c, err := s.Config(args.IfName, addrs)
+	if err == nil {
+		return c, nil
+	}
+	code := errAnnotation
+	for _, fault := range err.(interface{ Unwrap() []error }).Unwrap() {
+		var f *settings.Fault
+		if errors.As(fault, &f) && f.Source == settings.Conflist {
+			code = types.ErrInvalidNetworkConfig
+		}
+	}
+	return c, types.NewError(code, oneLine(err), "")
+}
+
+// previous is the result of the plugin before us: its own bytes, where it has
+// the version that the runtime asks for, and the pod's addresses in it.
+func previous(raw json.RawMessage, version string) (result []byte, addrs []netip.Addr, err error) {
+	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
+		return nil, nil, types.NewError(types.ErrInvalidNetworkConfig,
+			"prevResult is missing: "+contract.PluginType+" is a chained plugin and stands behind the one that makes the interface", "")
+	}
+	fail := func(err error) ([]byte, []netip.Addr, error) {
+		return nil, nil, types.NewError(types.ErrDecodingFailure, "read prevResult: "+err.Error(), "")
+	}
+	var head struct{ CNIVersion string }
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return fail(err)
+	}
+	if head.CNIVersion == "" { // may be left out before 1.0.0
+		head.CNIVersion = version
+	}
+	prev, err := create.Create(head.CNIVersion, raw)
+	if err != nil {
+		return fail(err)
+	}
+	current, err := types100.NewResultFromResult(prev)
+	if err != nil {
+		return fail(err)
+	}
+	if head.CNIVersion == version {
+		return raw, podAddrs(current), nil
+	}
+	asked, err := prev.GetAsVersion(version)
+	if err != nil {
+		return fail(err)
+	}
+	var b bytes.Buffer
+	if err := asked.PrintTo(&b); err != nil {
+		return fail(err)
+	}
+	return b.Bytes(), podAddrs(current), nil
+}
+
+// podAddrs leaves out what prevResult says to be on the node's side.
+func podAddrs(r *types100.Result) (addrs []netip.Addr) {
+	for _, ip := range r.IPs {
+		if i := ip.Interface; i != nil && *i >= 0 && *i < len(r.Interfaces) && r.Interfaces[*i].Sandbox == "" {
+			continue
+		}
+		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok {
+			addrs = append(addrs, a.Unmap())
+		}
+	}
+	return addrs
+}
