@@ -14,7 +14,6 @@ import (
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -34,7 +33,7 @@ type pod struct {
 // there is none.
 func open(path string) (p *pod, err error) {
 	p = &pod{}
-	if p.ns, err = ns.GetNS(path); err != nil {
+	if p.ns, err = getNS(path); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -42,7 +41,7 @@ func open(path string) (p *pod, err error) {
 			p.close()
 		}
 	}()
-	if p.link, err = netlink.NewHandleAt(netns.NsHandle(p.ns.Fd()), unix.NETLINK_ROUTE); err != nil {
+	if p.link, err = newHandle(p.ns); err != nil {
 		return nil, fmt.Errorf("open rtnetlink in %s: %w", path, err)
 	}
 	if p.nft, err = nftables.New(nftables.WithNetNSFd(int(p.ns.Fd())), nftables.AsLasting()); err != nil {
