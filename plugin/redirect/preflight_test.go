@@ -2,7 +2,6 @@ package redirect
 
 import (
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -90,9 +89,7 @@ func TestOwnNamespace(t *testing.T) {
 				own.Sysctl(key, "1")
 			}
 			user := lab.User{Caps: []string{"net_admin"}, NoNewPrivs: true}
-			cmd := exec.Command(user.Args("env", env+"="+name, os.Args[0], "-test.run=^TestOwnNamespace$")[0])
-			cmd.Args = user.Args("env", env+"="+name, os.Args[0], "-test.run=^TestOwnNamespace$")
-			if out, err := own.TryCmd(cmd); err != nil {
+			if out, err := own.TryAs(user, "env", env+"="+name, os.Args[0], "-test.run=^TestOwnNamespace$"); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			apply(t, other, c)
@@ -141,5 +138,21 @@ func TestWrongSysctls(t *testing.T) {
 	apply(t, pod, Default(contract.ModeNAT))
 	if wrong, err = WrongSysctls(pod.Path()); err != nil || len(wrong) > 0 {
 		t.Errorf("after: %q %v", wrong, err)
+	}
+}
+
+// TestOpenWithoutCapability: an error, and no panic, where setns is refused.
+func TestOpenWithoutCapability(t *testing.T) {
+	const env = "REDIRECT_TEST_OPEN"
+	if path := os.Getenv(env); path != "" {
+		if err := Apply(path, Default(contract.ModeNAT)); err == nil || !strings.Contains(err.Error(), "operation not permitted") {
+			t.Errorf("error is %v", err)
+		}
+		return
+	}
+	here, there := newPod(t), newPod(t)
+	user := lab.User{Caps: []string{"net_admin"}, NoNewPrivs: true}
+	if out, err := here.TryAs(user, "env", env+"="+there.Path(), os.Args[0], "-test.run=^TestOpenWithoutCapability$"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 }

@@ -32,13 +32,14 @@ type pod struct {
 // open opens the namespace at path. Its errors are those of ns.GetNS where
 // there is none.
 func open(path string) (p *pod, err error) {
-	p = &pod{}
+	opened := &pod{} // p is nil after a return with an error
+	p = opened
 	if p.ns, err = getNS(path); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			p.close()
+			opened.close()
 		}
 	}()
 	if p.link, err = newHandle(p.ns); err != nil {
