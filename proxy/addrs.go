@@ -45,6 +45,24 @@ func (a *addrs) known(addr netip.Addr) bool {
 	return a.own[addr.WithZone("")]
 }
 
+// one returns the address of a family that stands for all of the pod's, invalid
+// if there is none yet. Clients of a link-local IPv6 address are not spoofed, so
+// that one does not count.
+func (a *addrs) one(six bool) (netip.Addr, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.refresh(); err != nil {
+		return netip.Addr{}, err
+	}
+	var least netip.Addr
+	for addr := range a.own {
+		if addr.Is6() == six && spoofable(addr) && (!least.IsValid() || addr.Less(least)) {
+			least = addr
+		}
+	}
+	return least, nil
+}
+
 func (a *addrs) refresh() error {
 	list, err := a.list()
 	if err != nil {

@@ -12,15 +12,16 @@ import (
 // serveAdmin answers the kubelet until ctx ends:
 //
 //	/healthz  200 while the process lives
-//	/readyz   200 while new connections are accepted, 503 while draining
+//	/readyz   200 while new connections are accepted and the pod is prepared,
+//	          503 with the reason otherwise
 func serveAdmin(ctx context.Context, log *slog.Logger, ln net.Listener, p *proxy) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "alive")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if p.draining.Load() {
-			http.Error(w, "draining: no new connections", http.StatusServiceUnavailable)
+		if err := p.status.get(); err != nil {
+			http.Error(w, fmt.Sprintf("not ready: %v", err), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintf(w, "ready: %s mode on %s\n", p.dialer.mode, p.ln.Addr())

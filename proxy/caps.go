@@ -21,9 +21,9 @@ var errNoNetRaw = errors.New("this process lacks the capability NET_RAW, which t
 	"leave the container without a `capabilities` section, so that it has the runtime's default set, " +
 	"and the binary with its file capability (setcap cap_net_raw=p tproxy-proxy); or use --mode nat, which needs none")
 
-// privileged runs open with NET_RAW effective, if it is permitted, then drops
-// every capability of every thread, in any case and for good.
-func privileged(open func() (*net.TCPListener, error)) (*net.TCPListener, error) {
+// privileged runs open with NET_RAW effective, if it is permitted, then drop,
+// which gives up every capability for good.
+func privileged(open func() (*net.TCPListener, error), drop func() error) (*net.TCPListener, error) {
 	runtime.LockOSThread() // between raise and the calls that need it
 	defer runtime.UnlockOSThread()
 	if err := raiseNetRaw(); err != nil {
@@ -36,7 +36,7 @@ func privileged(open func() (*net.TCPListener, error)) (*net.TCPListener, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := dropCapabilities(); err != nil {
+	if err := drop(); err != nil {
 		ln.Close()
 		return nil, err
 	}

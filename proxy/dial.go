@@ -30,8 +30,7 @@ var (
 
 	// errUnprepared means that the plugin has not been here.
 	errUnprepared = errors.New("the kernel refuses the client's address as a source: " +
-		"the tproxy-cni plugin has not prepared this network namespace (ip rule, route `local default`, ip_nonlocal_bind); " +
-		"check the pod's annotation " + contract.AnnotationPrefix + "mode and that the plugin was on the node when the pod began")
+		"the " + contract.PluginType + " plugin has not prepared this network namespace (ip rule, route `local default`, ip_nonlocal_bind)")
 )
 
 // dialer opens the connections to the application.
@@ -61,11 +60,11 @@ func (d *dialer) check(dst netip.AddrPort) error {
 }
 
 // dial connects to dst, which check has approved, from the client's address.
-// The caller calls done when the connection has ended, or dial failed.
+// The caller calls done when the connection has ended or dial has failed.
 func (d *dialer) dial(ctx context.Context, client, dst netip.AddrPort) (conn *net.TCPConn, done func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	if !d.spoofable(client.Addr()) {
+	if !spoofable(client.Addr()) || d.own.known(client.Addr()) {
 		conn, err = connect(ctx, netip.AddrPort{}, dst)
 		return conn, func() {}, explain(err)
 	}
@@ -74,10 +73,11 @@ func (d *dialer) dial(ctx context.Context, client, dst netip.AddrPort) (conn *ne
 	return conn, l.end, explain(err)
 }
 
-// spoofable tells whether addr can be a source on lo. An address of the pod
-// itself needs no spoofing, and a link-local one is not routed there.
-func (d *dialer) spoofable(addr netip.Addr) bool {
-	return !addr.IsLoopback() && !addr.IsLinkLocalUnicast() && !d.own.known(addr)
+// spoofable tells whether addr can be a source on lo. A link-local address of
+// IPv6 belongs to one link and cannot: the application sees such a client under
+// the pod's own address. IPv4's 169.254.0.0/16 is routed like any other.
+func spoofable(addr netip.Addr) bool {
+	return !addr.IsLoopback() && !(addr.Is6() && addr.IsLinkLocalUnicast())
 }
 
 // spoof tries the client's own port in nat mode, then ports of our choice.
@@ -127,13 +127,13 @@ func portRefused(err error) bool {
 // explain puts the missing plugin step into the error where that is the cause.
 func explain(err error) error {
 	switch call, errno := syscallOf(err); {
-	case call == "bind" && (errno == unix.EADDRNOTAVAIL || errno == unix.EINVAL),
-		call == "connect" && errno == unix.EINVAL:
-		return fmt.Errorf("%w: %w", err, errUnprepared)
+	case call == "bind" && errno == unix.EADDRNOTAVAIL,
+		call == "connect" && errno == unix.EINVAL: // bind let it pass: the pod has ip_nonlocal_bind
+		return fmt.Errorf("%w: %w; %s", err, errUnprepared, cure)
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: no answer within %v: the application's accept queue is full, "+
-			"or this process (uid %d) has not the uid that the plugin allows to spoof", err, dialTimeout, os.Getuid())
+			"or the plugin was told another proxy-uid than this process's %d", err, dialTimeout, os.Getuid())
 	}
 	return err
 }

@@ -20,12 +20,13 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	os.Exit(run(os.Args[1:], os.Getenv, dropCapabilities, os.Stdout, os.Stderr))
 }
 
 // run returns the exit status: 0 for an end in order, 2 for a bad setting, 1
-// for what else keeps the proxy from working.
-func run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+// for what else keeps the proxy from working. drop gives up the process's
+// capabilities.
+func run(args []string, getenv func(string) string, drop func() error, stdout, stderr io.Writer) int {
 	c, err := parseConfig(args, getenv, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -53,7 +54,7 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 		cut()
 	}()
 
-	if err := serve(ctx, kill, log, c); err != nil {
+	if err := serve(ctx, kill, log, c, drop); err != nil {
 		log.Error("cannot serve", "err", err)
 		return 1
 	}
@@ -62,7 +63,7 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 }
 
 // serve opens the listeners and works until ctx ends and the connections have.
-func serve(ctx, kill context.Context, log *slog.Logger, c config) error {
+func serve(ctx, kill context.Context, log *slog.Logger, c config, drop func() error) error {
 	files, err := raiseNoFile()
 	if err != nil {
 		return err
@@ -72,7 +73,7 @@ func serve(ctx, kill context.Context, log *slog.Logger, c config) error {
 			return listen(ctx, c.addr, transparent)
 		}
 		return listen(ctx, c.addr)
-	})
+	}, drop)
 	if err != nil {
 		return err
 	}
@@ -81,10 +82,11 @@ func serve(ctx, kill context.Context, log *slog.Logger, c config) error {
 	if err != nil {
 		return fmt.Errorf("admin: %w", err)
 	}
-	p := newProxy(log, c.mode, ln)
+	p := newProxy(log, c.mode, ln, files)
 	adminCtx, end := context.WithCancel(context.Background())
 	defer end()
 	go serveAdmin(adminCtx, log, adminLn, p)
+	go p.awaitPrepared(ctx)
 
 	log.Info("listening", "mode", c.mode, "addr", ln.Addr(), "admin", adminLn.Addr(),
 		"uid", os.Getuid(), "files", files, "version", version.String())

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,18 +26,22 @@ type proxy struct {
 
 	dialer   *dialer
 	carriers *carriers
+	status   status
 
-	draining atomic.Bool
-	conns    sync.WaitGroup
+	slots chan struct{} // has an element for each connection
+	conns sync.WaitGroup
 }
 
-func newProxy(log *slog.Logger, mode string, ln *net.TCPListener) *proxy {
+// newProxy makes a proxy that has files descriptors at most.
+func newProxy(log *slog.Logger, mode string, ln *net.TCPListener, files uint64) *proxy {
 	p := &proxy{
 		log:         log,
 		ln:          ln,
 		destination: redirectedFrom,
 		dialer:      &dialer{mode: mode, port: plain(ln.Addr()).Port(), own: &addrs{list: net.InterfaceAddrs}},
 		carriers:    &carriers{pipes: &pipes{}},
+		status:      status{err: errChecking},
+		slots:       make(chan struct{}, connsFor(files)),
 	}
 	if mode == contract.ModeTProxy {
 		p.destination = func(c *net.TCPConn) (netip.AddrPort, error) { return localAddr(c), nil }
@@ -71,30 +75,82 @@ func (p *proxy) serve(ctx, kill context.Context, drain time.Duration) {
 	<-done
 }
 
-// lastCall is for the connections that clients take for accepted and that wait
-// in the listener's queue: they are served, not reset.
-const lastCall = 10 * time.Millisecond
-
 // accept accepts until ctx ends. Errors of accept are shortages (descriptors,
 // memory): it waits and tries again.
 func (p *proxy) accept(ctx, kill context.Context) {
+	woken := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
-		p.draining.Store(true)
-		_ = p.ln.SetDeadline(time.Now().Add(lastCall))
+		p.status.set(errDraining)
+		_ = p.ln.SetDeadline(time.Now()) // ends a wait in accept
+		close(woken)
 	})()
-	b := backoff{log: p.log}
-	for {
+	s := &shortage{log: p.log}
+	for p.takeSlot(ctx, s) {
 		conn, err := p.ln.AcceptTCP()
 		if err == nil {
-			b.succeeded()
-			p.conns.Go(func() { p.handle(kill, conn) })
+			s.succeeded()
+			p.start(kill, conn)
 			continue
 		}
+		<-p.slots
 		if ctx.Err() != nil {
+			break
+		}
+		s.failed(ctx, err)
+	}
+	<-woken
+	p.lastCall(kill)
+}
+
+var errFull = errors.New("there are as many connections as the limit of open files allows")
+
+// takeSlot waits until there may be one more connection; false if ctx ends
+// before. Clients wait in the listener's queue, they are not refused.
+func (p *proxy) takeSlot(ctx context.Context, s *shortage) bool {
+	select {
+	case p.slots <- struct{}{}:
+		return true
+	default:
+	}
+	s.report(fmt.Errorf("%w: %d", errFull, cap(p.slots)))
+	select {
+	case p.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+const (
+	queueEmpty   = 5 * time.Millisecond // nobody came for so long
+	lastCallTime = time.Second          // but some may come for ever
+)
+
+// lastCall serves the clients that the kernel has told they are connected and
+// that wait in the listener's queue: closing the listener resets them.
+func (p *proxy) lastCall(kill context.Context) {
+	for end := time.Now().Add(lastCallTime); time.Now().Before(end); {
+		select {
+		case p.slots <- struct{}{}:
+		default:
 			return
 		}
-		b.failed(ctx, err)
+		_ = p.ln.SetDeadline(time.Now().Add(queueEmpty))
+		conn, err := p.ln.AcceptTCP()
+		if err != nil {
+			<-p.slots
+			return
+		}
+		p.start(kill, conn)
 	}
+}
+
+// start serves a connection that has a slot.
+func (p *proxy) start(kill context.Context, conn *net.TCPConn) {
+	p.conns.Go(func() {
+		p.handle(kill, conn)
+		<-p.slots
+	})
 }
 
 // record is what the log says of one connection at its end.

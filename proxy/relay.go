@@ -47,7 +47,7 @@ type leg struct {
 	raw  syscall.RawConn
 
 	// shut says that our FIN is sent, or about to be. Without it a socket
-	// in state CLOSE has been reset.
+	// that the kernel has given up has been reset.
 	shut atomic.Bool
 }
 
@@ -165,13 +165,21 @@ func (l *leg) awaitReset() error {
 	return reset
 }
 
-// resetError tells whether the leg has been reset or timed out. After our FIN
-// it cannot tell, but then the other half ends soon by its own.
+// resetError tells whether the leg has been reset or timed out. The kernel
+// tells the error once, and the half that reads the leg and the one that writes
+// to it may ask; who comes second reads an end of stream that there never was.
 func (l *leg) resetError(fd int) error {
-	if l.shut.Load() || !tcpClosed(fd) || l.shut.Load() {
+	if !tcpClosed(fd) {
 		return nil
 	}
-	return &broken{l, socketError(fd)}
+	err := socketError(fd)
+	if err == nil && !l.shut.Load() {
+		err = unix.ECONNRESET // it was told to the other half
+	}
+	if err == nil {
+		return nil // both sides have closed the connection
+	}
+	return &broken{l, err}
 }
 
 // half moves the bytes of one direction.
@@ -206,8 +214,11 @@ func (h *half) copy() error {
 		err := h.deliver()
 		h.carriers.put(h.carrier)
 		h.carrier = nil
-		if h.n == 0 || err != nil {
+		if err != nil {
 			return err
+		}
+		if h.n == 0 {
+			return h.src.checkReset()
 		}
 		h.bulk = h.n >= smallBuffer
 	}

@@ -187,16 +187,13 @@ func tcpClosed(fd int) bool {
 	return err == nil && info.State == unix.BPF_TCP_CLOSE
 }
 
-// socketError takes the error that the kernel keeps for the next caller.
+// socketError takes the error that the kernel keeps for the next caller, if any.
 func socketError(fd int) error {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil {
-		return err
+	if err == nil && n != 0 {
+		err = unix.Errno(n)
 	}
-	if n == 0 {
-		return unix.ECONNRESET
-	}
-	return unix.Errno(n)
+	return err
 }
 
 func localAddr(conn *net.TCPConn) netip.AddrPort  { return plain(conn.LocalAddr()) }

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+)
+
+// What one side of a relay does, the other side sees. Each story has the two
+// ends of one connection, through the sidecar, in each mode and family.
+var stories = []struct {
+	name string
+	tell func(t *testing.T, client, application *net.TCPConn)
+	end  string // what the sidecar logs
+}{
+	{"the client ends first", func(t *testing.T, client, application *net.TCPConn) {
+		move(t, client, application, 3<<20)
+		move(t, application, client, 5<<20)
+	}, endClosed},
+	{"the application ends first", func(t *testing.T, client, application *net.TCPConn) {
+		move(t, application, client, 5<<20)
+		move(t, client, application, 3<<20)
+	}, endClosed},
+	{"both send at once", func(t *testing.T, client, application *net.TCPConn) {
+		done := make(chan bool)
+		go func() {
+			defer close(done)
+			move(t, application, client, 8<<20)
+		}()
+		move(t, client, application, 8<<20)
+		<-done
+	}, endClosed},
+	{"nothing is sent", func(t *testing.T, client, application *net.TCPConn) {
+		move(t, client, application, 0)
+		move(t, application, client, 0)
+	}, endClosed},
+	{"the server greets", func(t *testing.T, client, application *net.TCPConn) {
+		say(t, application, client, "220 ready\r\n")
+		say(t, client, application, "QUIT\r\n")
+		move(t, application, client, 0)
+		move(t, client, application, 0)
+	}, endClosed},
+	{"the client resets", func(t *testing.T, client, application *net.TCPConn) {
+		say(t, client, application, "hello")
+		reset(client)
+		wantReset(t, application)
+	}, "client reset"},
+	{"the application resets", func(t *testing.T, client, application *net.TCPConn) {
+		say(t, client, application, "hello")
+		reset(application)
+		wantReset(t, client)
+	}, "application reset"},
+	{"the client resets after its end", func(t *testing.T, client, application *net.TCPConn) {
+		move(t, client, application, 1)
+		reset(client)
+		wantGone(t, application)
+	}, "client reset"},
+	{"the application resets after its end", func(t *testing.T, client, application *net.TCPConn) {
+		move(t, application, client, 1)
+		reset(application)
+		wantGone(t, client)
+	}, "application reset"},
+	{"the client resets while it does not read", func(t *testing.T, client, application *net.TCPConn) {
+		stuff(t, application)
+		reset(client)
+		wantReset(t, application)
+	}, "client reset"},
+	{"the application resets while it does not read", func(t *testing.T, client, application *net.TCPConn) {
+		stuff(t, client)
+		reset(application)
+		wantReset(t, client)
+	}, "application reset"},
+	// The relay is blocked on the way to the one that does not read.
+	{"the client resets while the application does not read", func(t *testing.T, client, application *net.TCPConn) {
+		stuff(t, client)
+		reset(client)
+		wantResetAfterData(t, application)
+	}, "client reset"},
+	{"the application resets while the client does not read", func(t *testing.T, client, application *net.TCPConn) {
+		stuff(t, application)
+		reset(application)
+		wantResetAfterData(t, client)
+	}, "application reset"},
+	{"the application resets after the client's end while the client does not read", func(t *testing.T, client, application *net.TCPConn) {
+		move(t, client, application, 1)
+		stuff(t, application)
+		reset(application)
+		wantResetAfterData(t, client)
+	}, "application reset"},
+}
+
+func TestRelay(t *testing.T) {
+	inModes(t, func(t *testing.T, p *pod) {
+		inFamilies(t, func(t *testing.T, f ipFamily) {
+			for _, s := range stories {
+				t.Run(s.name, func(t *testing.T) {
+					t.Parallel()
+					client, application := p.pair(t, f)
+					p.wantSource(t, client, application)
+					me := plain(client.LocalAddr())
+					s.tell(t, client, application)
+					p.wantEnd(t, me, s.end)
+				})
+			}
+		})
+	})
+}
+
+// TestBackPressure: a client that does not read stops the application, and gets
+// every byte when it reads again.
+func TestBackPressure(t *testing.T) {
+	inModes(t, func(t *testing.T, p *pod) {
+		inFamilies(t, func(t *testing.T, f ipFamily) {
+			client, application := p.pair(t, f)
+			// Each of the four sockets on the way buffers a few MiB, as the
+			// kernel sizes them, and the sidecar one carrier.
+			sent := stuff(t, application)
+			if sent.n > 48<<20 {
+				t.Errorf("%d bytes are under way to a client that does not read", sent.n)
+			}
+			done := make(chan error)
+			go func() { done <- application.CloseWrite() }()
+			got := sha256.New()
+			n, err := io.Copy(got, client)
+			if err != nil || n != int64(sent.n) || !bytes.Equal(got.Sum(nil), sent.sum) {
+				t.Errorf("got %d bytes of %d (%v), the same: %v", n, sent.n, err, bytes.Equal(got.Sum(nil), sent.sum))
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// TestDataBeforeDial: what the client sends, even its end, before the
+// application has a place for the connection.
+func TestDataBeforeDial(t *testing.T) {
+	inModes(t, func(t *testing.T, p *pod) {
+		inFamilies(t, func(t *testing.T, f ipFamily) {
+			a := p.listen(t, 0)
+			raw, err := a.Listener.(*net.TCPListener).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			// A queue of one, taken by a connection of the pod itself.
+			if err := raw.Control(func(fd uintptr) { _ = unix.Listen(int(fd), 0) }); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Pod.Dial("tcp", "", addr(f.lo, a.port)); err != nil {
+				t.Fatal(err)
+			}
+			client := p.dial(t, f, a.port)
+			data := random(t, 100_000)
+			if _, err := client.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			if err := client.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			lab.Eventually(t, "the sidecar has the connection and its data", func() error {
+				sockets, err := p.Pod.Sockets()
+				for _, s := range sockets {
+					if s.RemotePort == int(plain(client.LocalAddr()).Port()) && s.RecvQueue >= len(data) {
+						return nil
+					}
+				}
+				return errors.Join(err, errors.New("no such socket"))
+			})
+			a.accept(t).Close()
+			application := a.accept(t)
+			got, err := io.ReadAll(application)
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("got %d bytes of %d (%v)", len(got), len(data), err)
+			}
+		})
+	})
+}
+
+// move sends n random bytes and the end, and compares what arrives.
+func move(t *testing.T, from, to *net.TCPConn, n int) {
+	t.Helper()
+	data := random(t, n)
+	done := make(chan error, 1)
+	go func() {
+		_, err := from.Write(data)
+		done <- errors.Join(err, from.CloseWrite())
+	}()
+	got := sha256.New()
+	m, err := io.Copy(got, to)
+	if want := sha256.Sum256(data); err != nil || !bytes.Equal(got.Sum(nil), want[:]) {
+		t.Errorf("got %d bytes of %d (%v) or others", m, n, err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func say(t *testing.T, from, to *net.TCPConn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(from, text); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(to, got); err != nil || string(got) != text {
+		t.Fatalf("got %q (%v), want %q", got, err, text)
+	}
+}
+
+type sent struct {
+	n   int
+	sum []byte
+}
+
+// stuff writes until nothing has gone for a while: the other end does not read.
+func stuff(t *testing.T, conn *net.TCPConn) sent {
+	t.Helper()
+	block := random(t, 1<<20)
+	sum := sha256.New()
+	total := 0
+	for {
+		n, err := writeSome(conn, block)
+		sum.Write(block[:n])
+		total += n
+		if errors.Is(err, errStuck) {
+			return sent{total, sum.Sum(nil)}
+		}
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", total, err)
+		}
+	}
+}
+
+func random(t *testing.T, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return b
+}
+
+func wantReset(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	if n, err := io.Copy(io.Discard, conn); n > 0 || !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("read %d bytes and %v, want a reset", n, err)
+	}
+}
+
+// wantGone is wantReset for a socket that has read the other's end: reading
+// says no more than that.
+func wantGone(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lab.Eventually(t, "reset of "+conn.LocalAddr().String(), func() (err error) {
+		_ = raw.Control(func(fd uintptr) {
+			if err = socketError(int(fd)); errors.Is(err, unix.EPIPE) {
+				err = nil
+			} else {
+				err = fmt.Errorf("its error is %v", err)
+			}
+		})
+		return err
+	})
+}
+
+func wantResetAfterData(t *testing.T, conn *net.TCPConn) {
+	t.Helper()
+	if _, err := io.Copy(io.Discard, conn); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("%v, want a reset", err)
+	}
+}
+
+var errStuck = errors.New("nothing goes any more")
+
+// writeSome writes what goes. It is stuck when for a while nothing went.
+func writeSome(conn *net.TCPConn, b []byte) (int, error) {
+	_ = conn.SetWriteDeadline(time.Now().Add(250 * time.Millisecond))
+	defer conn.SetWriteDeadline(time.Now().Add(lab.Patience))
+	n, err := conn.Write(b)
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, errStuck
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil
+	}
+	return n, err
+}
