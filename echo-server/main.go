@@ -1,0 +1,91 @@
+// Command echo-server is the application of the demo and the tests: it tells
+// every client which peer and which local address it saw, then echoes.
+//
+//	$ nc 192.168.2.2 3000
+//	peer=192.168.1.2:40312 local=192.168.2.2:3000
+//
+//	$ curl http://192.168.2.2:3000
+//	peer=192.168.1.2:40314 local=192.168.2.2:3000
+//
+//	$ curl -H 'Accept: application/json' http://192.168.2.2:3000
+//	{"peer":"192.168.1.2:40316","local":"192.168.2.2:3000"}
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/version"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// run returns the exit status: 0 for an end in order, 2 for a bad setting, 1
+// for what else keeps the server from working.
+func run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	c, err := parseConfig(args, getenv, stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "echo-server: %v\n", err)
+		return 2
+	case c.version:
+		fmt.Fprintln(stdout, "echo-server", version.String())
+		return 0
+	}
+	log := newLog(c, stderr)
+
+	// The first signal ends accepting, the second the running connections.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	kill, cut := context.WithCancel(context.Background())
+	defer cut()
+	go func() {
+		log.Info("draining", "signal", (<-signals).String(), "drain", c.drain)
+		stop()
+		log.Warn("ending at once", "signal", (<-signals).String())
+		cut()
+	}()
+
+	ln, err := listen(ctx, c)
+	if err != nil {
+		log.Error("cannot serve", "err", err)
+		return 1
+	}
+	log.Info("listening", "addr", ln.Addr(), "mptcp", c.mptcp, "uid", os.Getuid(), "version", version.String())
+	newServer(log, ln, c.wait).serve(ctx, kill, c.drain)
+	log.Info("ended")
+	return 0
+}
+
+// listen opens the listener. Go would listen with MPTCP where the kernel can:
+// ordinary applications do not, and splice(2) needs plain TCP.
+func listen(ctx context.Context, c config) (*net.TCPListener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(c.mptcp)
+	ln, err := lc.Listen(ctx, "tcp", c.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	return ln.(*net.TCPListener), nil
+}
+
+func newLog(c config, w io.Writer) *slog.Logger {
+	if c.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, nil))
+	}
+	return slog.New(slog.NewTextHandler(w, nil))
+}
