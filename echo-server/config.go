@@ -32,31 +32,41 @@ type setting struct {
 }
 
 var settings = []setting{
-	{"addr", "ECHO_ADDR", fmt.Sprintf(":%d", contract.EchoPort),
+	{
+		"addr", "ECHO_ADDR", fmt.Sprintf(":%d", contract.EchoPort),
 		"`address` to listen on; nothing, 0.0.0.0 or [::] before the port means IPv4 and IPv6",
-		func(c *config, s string) (err error) { c.addr, err = parseAddr(s); return err }},
-	{"wait", "ECHO_WAIT", "500ms",
+		func(c *config, s string) (err error) { c.addr, err = parseAddr(s); return err },
+	},
+	{
+		"wait", "ECHO_WAIT", "500ms",
 		"`time` for a client to begin an HTTP request before it is greeted; one that says anything else is greeted at once; 0s: greet everyone at once and answer no HTTP",
-		func(c *config, s string) (err error) { c.wait, err = parseTime(s); return err }},
-	{"drain", "ECHO_DRAIN", "10s",
+		func(c *config, s string) (err error) { c.wait, err = parseTime(s); return err },
+	},
+	{
+		"drain", "ECHO_DRAIN", "10s",
 		"`time` that running connections have after SIGTERM before they are reset",
-		func(c *config, s string) (err error) { c.drain, err = parseTime(s); return err }},
-	{"mptcp", "ECHO_MPTCP", "false",
+		func(c *config, s string) (err error) { c.drain, err = parseTime(s); return err },
+	},
+	{
+		"mptcp", "ECHO_MPTCP", "false",
 		"listen with Multipath TCP: `true|false`",
 		func(c *config, s string) (err error) {
 			if c.mptcp, err = strconv.ParseBool(s); err != nil {
 				return errors.New("want true or false")
 			}
 			return nil
-		}},
-	{"log-format", "ECHO_LOG_FORMAT", "text",
+		},
+	},
+	{
+		"log-format", "ECHO_LOG_FORMAT", "text",
 		"`text|json`",
 		func(c *config, s string) error {
 			if c.logFormat = s; s != "text" && s != "json" {
 				return errors.New("want text or json")
 			}
 			return nil
-		}},
+		},
+	},
 }
 
 // parseConfig reads the flags, then for each that is absent its environment
