@@ -1,0 +1,307 @@
+package integration
+
+import (
+	"encoding/binary"
+	"slices"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+)
+
+// unreadable is a limit of the egress chain, which passes what it cannot read.
+const unreadable = "the egress chain passes frames whose type is not IP, or that have no type"
+
+// rootAttacks are those of a container's root with NET_RAW.
+var rootAttacks = []attack{
+	{name: "transparent tcp", from: foreign, run: func(a aim) error {
+		return a.tcp(a.transparent(), device(a.Dev), a.bind(), a.connect(a.Dst, discard))
+	}},
+	{name: "freebind udp", from: foreign, run: func(a aim) error {
+		return a.udp(a.freebind(), a.bind(), a.send(a.Dst, discard, payload))
+	}},
+	{name: "marked udp", from: foreign, run: func(a aim) error {
+		if err := a.notIn6(); err != nil {
+			return err
+		}
+		return a.udp(marked(), device(a.Dev), a.bind(), a.send(a.Via, discard, payload))
+	}},
+	{name: "raw icmp", from: foreign, run: func(a aim) error {
+		return a.raw(a.icmp(), a.transparent(), a.bind(), a.send(a.Dst, 0, a.echo()))
+	}},
+	{name: "raw header", from: foreign, run: func(a aim) error { return a.rawIP(a.packet(unix.IPPROTO_UDP, udpHeader)) }},
+	{name: "raw tcp syn", from: foreign, run: func(a aim) error { return a.rawIP(a.packet(unix.IPPROTO_TCP, tcpHeader(0x02))) }},
+	{name: "raw tcp ack", from: foreign, run: func(a aim) error { return a.rawIP(a.packet(unix.IPPROTO_TCP, tcpHeader(0x10))) }},
+	{name: "marked raw header", from: foreign, run: func(a aim) error {
+		if err := a.notIn6(); err != nil {
+			return err
+		}
+		a.Dst = a.Via
+		return a.rawIP(a.packet(unix.IPPROTO_TCP, tcpHeader(0x10)), marked(), device(a.Dev))
+	}},
+	{name: "raw from loopback", from: loopback, run: func(a aim) error {
+		return a.rawIP(a.packet(unix.IPPROTO_UDP, udpHeader), device(a.Dev))
+	}},
+	{name: "raw from link-local", from: linkLocal, run: func(a aim) error {
+		return a.rawIP(a.packet(unix.IPPROTO_UDP, udpHeader), device(a.Dev))
+	}},
+	{name: "later fragment", from: foreign, run: func(a aim) error { return a.rawIP(a.fragment(64), a.undefragmented()...) }},
+	{name: "first fragment", from: foreign, run: func(a aim) error { return a.rawIP(a.fragment(0), a.undefragmented()...) }},
+	{name: "options", from: foreign, run: func(a aim) error { return a.rawIP(a.extended()) }},
+	{name: "unknown protocol", from: foreign, run: func(a aim) error { return a.rawIP(a.packet(253, payload)) }},
+
+	{name: "frame", from: foreign, run: func(a aim) error { return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader)) }},
+	{name: "frame from loopback", from: loopback, run: func(a aim) error { return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader)) }},
+	{name: "frame from link-local", from: linkLocal, run: func(a aim) error { return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader)) }},
+	{name: "frame with options", from: foreign, run: func(a aim) error { return a.frame(nil, a.extended()) }},
+	{name: "frame past the queue", from: foreign, run: func(a aim) error {
+		return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader), option("PACKET_QDISC_BYPASS", unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
+	}, limit: unreadable},
+	{name: "marked frame", from: foreign, run: func(a aim) error {
+		return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader), marked())
+	}},
+	{name: "frame of a datagram socket", from: foreign, run: func(a aim) error {
+		p := a.packet(unix.IPPROTO_UDP, udpHeader)
+		return on(unix.AF_PACKET, unix.SOCK_DGRAM, 0, a.toNode(int(a.etherType()), p))
+	}},
+	{name: "frame that lies to the socket", from: foreign, run: func(a aim) error {
+		f := a.ethernet(a.etherType(), a.packet(unix.IPPROTO_UDP, udpHeader))
+		return on(unix.AF_PACKET, unix.SOCK_RAW, 0, a.toNode(unix.ETH_P_ARP, f))
+	}},
+	{name: "frame of the other family", from: foreign, run: func(a aim) error {
+		f := a.ethernet(a.etherType(), a.packet(unix.IPPROTO_UDP, udpHeader))
+		return on(unix.AF_PACKET, unix.SOCK_RAW, 0, a.toNode(unix.ETH_P_IP+unix.ETH_P_IPV6-int(a.etherType()), f))
+	}},
+	{name: "obsolete packet socket", from: foreign, run: func(a aim) error {
+		return on(unix.AF_INET, unix.SOCK_PACKET, int(swap16(unix.ETH_P_ALL)), step{"sendto", func(fd int) error {
+			f := a.ethernet(a.etherType(), a.packet(unix.IPPROTO_UDP, udpHeader))
+			return sendtoSpkt(fd, a.Dev, a.etherType(), f)
+		}})
+	}},
+	{name: "frame with a priority tag", from: foreign, run: func(a aim) error {
+		return a.frame([]uint16{unix.ETH_P_8021Q, 0}, a.packet(unix.IPPROTO_UDP, udpHeader))
+	}, limit: unreadable},
+	{name: "frame with a service tag", from: foreign, run: func(a aim) error {
+		return a.frame([]uint16{unix.ETH_P_8021AD, 0}, a.packet(unix.IPPROTO_UDP, udpHeader))
+	}, limit: unreadable},
+	{name: "frame with two tags", from: foreign, run: func(a aim) error {
+		return a.frame([]uint16{unix.ETH_P_8021AD, 0, unix.ETH_P_8021Q, 0}, a.packet(unix.IPPROTO_UDP, udpHeader))
+	}, limit: unreadable},
+	{name: "frame with a vlan", from: foreign, run: func(a aim) error {
+		return a.frame([]uint16{unix.ETH_P_8021Q, 5}, a.packet(unix.IPPROTO_UDP, udpHeader))
+	}, limit: unreadable},
+	{name: "arp", from: foreign, run: func(a aim) error {
+		if err := a.notIn6(); err != nil {
+			return err
+		}
+		return on(unix.AF_PACKET, unix.SOCK_RAW, 0, a.toNode(unix.ETH_P_ARP, a.ethernet(unix.ETH_P_ARP, a.arp())))
+	}, limit: unreadable},
+	{name: "express data path", from: foreign, run: func(a aim) error {
+		if err := a.notIn6(); err != nil {
+			return err // the one queue is busy for a while
+		}
+		return sendXDP(a.ifindex(), a.ethernet(a.etherType(), a.packet(unix.IPPROTO_UDP, udpHeader)))
+	}, limit: "an AF_XDP socket gives its frames to the driver, past every hook of the pod"},
+}
+
+func marked() step { return option("SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, contract.Mark) }
+
+func (a aim) transparent() step {
+	if a.Own.Is4() {
+		return option("IP_TRANSPARENT", unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
+	}
+	return option("IPV6_TRANSPARENT", unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT, 1)
+}
+
+func (a aim) freebind() step {
+	if a.Own.Is4() {
+		return option("IP_FREEBIND", unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+	}
+	return option("IPV6_FREEBIND", unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+}
+
+// rawIP sends a packet whose IP header is the attacker's.
+func (a aim) rawIP(packet []byte, steps ...step) error {
+	return a.raw(unix.IPPROTO_RAW, append(steps, a.send(a.Dst, 0, packet))...)
+}
+
+var udpHeader = append([]byte{0x30, 0x39, 0, discard, 0, 15, 0xff, 0xff}, payload...)
+
+func tcpHeader(flags byte) []byte {
+	return []byte{0x30, 0x39, 0, discard, 1, 1, 1, 1, 1, 1, 1, 1, 0x50, flags, 0xff, 0xff, 0xff, 0xff, 0, 0}
+}
+
+// undefragmented keeps conntrack from waiting for the other fragments.
+func (a aim) undefragmented() []step {
+	if a.Own.Is4() {
+		return []step{option("IP_NODEFRAG", unix.IPPROTO_IP, unix.IP_NODEFRAG, 1)}
+	}
+	return nil
+}
+
+// packet is an IP header with what follows.
+func (a aim) packet(proto byte, rest []byte) []byte {
+	if a.Own.Is4() {
+		h := []byte{0x45, 0, 0, byte(20 + len(rest)), 7, 7, 0, 0, 64, proto, 0, 0}
+		return slices.Concat(checksummed(slices.Concat(h, a.src.AsSlice(), a.Dst.AsSlice())), rest)
+	}
+	h := []byte{0x60, 0, 0, 0, 0, byte(len(rest)), proto, 64}
+	return slices.Concat(h, a.src.AsSlice(), a.Dst.AsSlice(), rest)
+}
+
+// checksummed fills in an IPv4 header's checksum.
+func checksummed(h []byte) []byte {
+	var sum uint32
+	for i := 0; i < len(h); i += 2 {
+		sum += uint32(h[i])<<8 | uint32(h[i+1])
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	binary.BigEndian.PutUint16(h[10:], ^uint16(sum))
+	return h
+}
+
+// fragment is a part of a larger UDP packet; offset is in units of 8 bytes.
+func (a aim) fragment(offset uint16) []byte {
+	if a.Own.Is4() {
+		p := a.packet(unix.IPPROTO_UDP, udpHeader)
+		binary.BigEndian.PutUint16(p[6:], 0x2000|offset)
+		p[10], p[11] = 0, 0
+		checksummed(p[:20])
+		return p
+	}
+	h := []byte{unix.IPPROTO_UDP, 0, 0, 0, 7, 7, 7, 7}
+	binary.BigEndian.PutUint16(h[2:], offset<<3|1)
+	return a.packet(unix.IPPROTO_FRAGMENT, append(h, udpHeader...))
+}
+
+// extended is a UDP packet behind IP options or extension headers.
+func (a aim) extended() []byte {
+	if a.Own.Is4() {
+		h := []byte{0x46, 0, 0, byte(24 + len(udpHeader)), 7, 7, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}
+		nop := []byte{1, 1, 1, 0}
+		return slices.Concat(checksummed(slices.Concat(h, a.src.AsSlice(), a.Dst.AsSlice(), nop)), udpHeader)
+	}
+	hop := []byte{unix.IPPROTO_DSTOPTS, 0, 1, 4, 0, 0, 0, 0}
+	dst := []byte{unix.IPPROTO_UDP, 0, 1, 4, 0, 0, 0, 0}
+	return a.packet(unix.IPPROTO_HOPOPTS, slices.Concat(hop, dst, udpHeader))
+}
+
+func (a aim) etherType() uint16 {
+	if a.Own.Is4() {
+		return unix.ETH_P_IP
+	}
+	return unix.ETH_P_IPV6
+}
+
+// frame sends a packet by a packet socket behind tags: types and values.
+func (a aim) frame(tags []uint16, packet []byte, steps ...step) error {
+	inner := binary.BigEndian.AppendUint16(nil, a.etherType())
+	kind := a.etherType()
+	if len(tags) > 0 {
+		kind = tags[0]
+		var words []byte
+		for _, w := range tags[1:] {
+			words = binary.BigEndian.AppendUint16(words, w)
+		}
+		packet = slices.Concat(words, inner, packet)
+	}
+	return on(unix.AF_PACKET, unix.SOCK_RAW, 0, append(steps, a.toNode(int(kind), a.ethernet(kind, packet)))...)
+}
+
+func (a aim) ethernet(kind uint16, packet []byte) []byte {
+	own := []byte{2, 0, 0, 0xba, 0xd0, 1}
+	return slices.Concat(a.MAC, own, binary.BigEndian.AppendUint16(nil, kind), packet)
+}
+
+func (a aim) toNode(kind int, frame []byte) step {
+	return step{"sendto", func(fd int) error {
+		to := &unix.SockaddrLinklayer{Protocol: swap16(uint16(kind)), Ifindex: a.ifindex(), Halen: 6}
+		copy(to.Addr[:], a.MAC)
+		return unix.Sendto(fd, frame, 0, to)
+	}}
+}
+
+// arp claims the foreign address.
+func (a aim) arp() []byte {
+	own := []byte{2, 0, 0, 0xba, 0xd0, 1}
+	return slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 1}, own, a.src.AsSlice(), make([]byte, 6), a.Dst.AsSlice())
+}
+
+func swap16(v uint16) uint16 { return v<<8 | v>>8 }
+
+// sendtoSpkt sends by a socket of type SOCK_PACKET, whose address package unix
+// has not: family, device name, protocol.
+func sendtoSpkt(fd int, dev string, kind uint16, frame []byte) error {
+	sa := struct {
+		family uint16
+		dev    [14]byte
+		kind   uint16
+	}{family: unix.AF_INET, kind: swap16(kind)}
+	copy(sa.dev[:], dev)
+	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&frame[0])), uintptr(len(frame)),
+		0, uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// sendXDP sends a frame by an AF_XDP socket: the driver gets it from shared
+// memory.
+func sendXDP(ifindex int, frame []byte) error {
+	const size = 16 * 4096
+	return on(unix.AF_XDP, unix.SOCK_RAW, 0, step{"xdp", func(fd int) error {
+		defer unix.Close(fd) // a queue has one socket
+		mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			return err
+		}
+		copy(mem, frame)
+		reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&mem[0]))), Len: size, Size: 4096}
+		if err := setXDP(fd, unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg)); err != nil {
+			return err
+		}
+		ring := uint32(16)
+		for _, opt := range []int{unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_TX_RING} {
+			if err := setXDP(fd, opt, unsafe.Pointer(&ring), 4); err != nil {
+				return err
+			}
+		}
+		var offs unix.XDPMmapOffsets
+		length := uint32(unsafe.Sizeof(offs))
+		if _, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_MMAP_OFFSETS,
+			uintptr(unsafe.Pointer(&offs)), uintptr(unsafe.Pointer(&length)), 0); errno != 0 {
+			return errno
+		}
+		tx, err := unix.Mmap(fd, unix.XDP_PGOFF_TX_RING, int(offs.Tx.Desc)+16*16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+		if err != nil {
+			return err
+		}
+		defer unix.Munmap(tx)
+		if err := unix.Bind(fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(ifindex)}); err != nil {
+			return err
+		}
+		binary.NativeEndian.PutUint64(tx[offs.Tx.Desc:], 0)
+		binary.NativeEndian.PutUint32(tx[offs.Tx.Desc+8:], uint32(len(frame)))
+		binary.NativeEndian.PutUint32(tx[offs.Tx.Producer:], 1)
+		return ignoring(unix.Sendto(fd, nil, unix.MSG_DONTWAIT, nil), unix.EAGAIN)
+	}})
+}
+
+func setXDP(fd, opt int, value unsafe.Pointer, size uintptr) error {
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_XDP, uintptr(opt), uintptr(value), size, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func ignoring(err, harmless error) error {
+	if err == harmless {
+		return nil
+	}
+	return err
+}
