@@ -79,14 +79,19 @@ func previous(raw json.RawMessage, version string) (result []byte, addrs []netip
 	fail := func(err error) ([]byte, []netip.Addr, error) {
 		return nil, nil, types.NewError(types.ErrDecodingFailure, "read prevResult: "+err.Error(), "")
 	}
-	var head struct{ CNIVersion string }
-	if err := json.Unmarshal(raw, &head); err != nil {
+	var object map[string]any
+	if err := json.Unmarshal(raw, &object); err != nil {
 		return fail(err)
 	}
-	if head.CNIVersion == "" { // may be left out before 1.0.0
-		head.CNIVersion = version
+	have, _ := object["cniVersion"].(string)
+	if have == "" { // may be left out before 1.0.0, but not for the parser
+		have, object["cniVersion"] = version, version
 	}
-	prev, err := create.Create(head.CNIVersion, raw)
+	text, err := json.Marshal(object)
+	if err != nil {
+		return fail(err)
+	}
+	prev, err := create.Create(have, text)
 	if err != nil {
 		return fail(err)
 	}
@@ -94,7 +99,7 @@ func previous(raw json.RawMessage, version string) (result []byte, addrs []netip
 	if err != nil {
 		return fail(err)
 	}
-	if head.CNIVersion == version {
+	if have == version {
 		return raw, podAddrs(current), nil
 	}
 	asked, err := prev.GetAsVersion(version)

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+)
+
+var work string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tproxy-cni-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // an unprivileged user runs the plugin, too
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	work = dir
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// build builds the plugin as it ships, once.
+var build = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(work, contract.PluginType)
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, err
+})
+
+// call is a run of the plugin as a runtime does it.
+type call struct {
+	command, netns, ifname string
+	stdin                  any    // what becomes JSON, or a string
+	user                   string // setpriv's front, if not root
+	args                   []string
+}
+
+// answer is what a runtime sees of it.
+type answer struct {
+	stdout, stderr string
+	failed         bool
+	code           uint   // of the CNI error
+	msg            string // and its message
+}
+
+// run runs the plugin on the node.
+func (c call) run(t *testing.T, node *lab.NS) (a answer) {
+	t.Helper()
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := append(strings.Fields(c.user), path)
+	cmd := exec.Command(front[0], append(front[1:], c.args...)...)
+	stdin, ok := c.stdin.(string)
+	if !ok {
+		b, err := json.Marshal(c.stdin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdin = string(b)
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	cmd.Env = append(os.Environ(), "CNI_CONTAINERID=c1", "CNI_PATH="+work, "CNI_NETNS="+c.netns)
+	if c.command != "" {
+		cmd.Env = append(cmd.Env, "CNI_COMMAND="+c.command)
+	}
+	if c.ifname == "" {
+		c.ifname = "eth0"
+	}
+	cmd.Env = append(cmd.Env, "CNI_IFNAME="+c.ifname)
+	if err := node.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	a.failed = cmd.Wait() != nil
+	a.stdout, a.stderr = stdout.String(), stderr.String()
+	if a.failed && a.stdout != "" {
+		var e struct {
+			Code uint
+			Msg  string
+		}
+		if err := json.Unmarshal(stdout.Bytes(), &e); err != nil {
+			t.Fatalf("no CNI error: %v in %q", err, a.stdout)
+		}
+		a.code, a.msg = e.Code, e.Msg
+	}
+	return a
+}
+
+// ok runs what must succeed and returns its stdout.
+func (c call) ok(t *testing.T, node *lab.NS) string {
+	t.Helper()
+	a := c.run(t, node)
+	if a.failed || a.stderr != "" {
+		t.Fatalf("%s: %+v", c.command, a)
+	}
+	return a.stdout
+}
+
+// object is a JSON object.
+type object = map[string]any
+
+// conf is the plugin's stdin: version, a previous result with these
+// addresses, and what with says.
+func conf(version string, addrs []string, with object) object {
+	var ips []object
+	for _, a := range addrs {
+		ip := object{"address": a, "interface": 1}
+		if version < "1.0.0" {
+			ip["version"] = "4"
+			if strings.Contains(a, ":") {
+				ip["version"] = "6"
+			}
+		}
+		ips = append(ips, ip)
+	}
+	prev := object{
+		"cniVersion": version, "ips": ips,
+		"interfaces": []object{{"name": "pod0"}, {"name": "eth0", "sandbox": "/run/netns/pod"}},
+		"dns":        object{"nameservers": []string{"10.1.0.1"}},
+	}
+	o := object{"cniVersion": version, "name": "lab", "type": contract.PluginType, "prevResult": prev}
+	for k, v := range with {
+		o[k] = v
+	}
+	return o
+}
+
+// annotated are annotations as a runtime hands them over.
+func annotated(kv ...string) object {
+	m := map[string]string{"example.org/other": "left alone"}
+	for i := 0; i < len(kv); i += 2 {
+		m[contract.AnnotationPrefix+kv[i]] = kv[i+1]
+	}
+	return object{
+		"capabilities":  object{contract.AnnotationsCapability: true},
+		"runtimeConfig": object{contract.AnnotationsCapability: m},
+	}
+}
+
+// dual are the pod's addresses.
+var dual = []string{lab.Pod4 + "/24", lab.Pod6 + "/64"}
+
+// newPod is a pod as the interface plugin leaves it.
+func newPod(t *testing.T) *lab.Net {
+	t.Helper()
+	lab.Need(t, "nft", "ip")
+	n := lab.NewNet(t)
+	n.Wire()
+	return n
+}
+
+// state is all that the plugin may change.
+func state(ns *lab.NS) map[string]string {
+	s := map[string]string{"nft": ns.Run("nft", "list", "ruleset"), "link": ns.Run("ip", "-o", "link", "show", "lo")}
+	for _, f := range []string{"-4", "-6"} {
+		s["rule "+f] = ns.Run("ip", f, "rule")
+		s["route "+f] = ns.Run("ip", f, "route", "show", "table", "all", "type", "local")
+	}
+	for _, key := range []string{"ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect", "ipv6/ip_nonlocal_bind"} {
+		s[key] = ns.Run("cat", "/proc/sys/net/"+key)
+	}
+	return s
+}
+
+// TestByHand: a person who runs the plugin is told what it is; a runtime's
+// mistakes are CNI errors.
+func TestByHand(t *testing.T) {
+	node := lab.New(t, "node")
+	for _, tt := range []struct {
+		name string
+		call call
+		want answer // its texts are parts
+	}{
+		{"nothing", call{}, answer{stderr: "A CNI plugin"}},
+		{"version", call{args: []string{"--version"}}, answer{stdout: "tproxy-cni "}},
+		{"help", call{args: []string{"--help"}}, answer{stderr: "A CNI plugin"}},
+		{"argument", call{args: []string{"install"}}, answer{stderr: "A CNI plugin", failed: true}},
+		{"flag", call{args: []string{"--mode"}}, answer{stderr: "A CNI plugin", failed: true}},
+		{"VERSION", call{command: "VERSION"}, answer{stdout: `"supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]`}},
+		{"no verb of CNI", call{command: "UPDATE", stdin: object{"name": "n"}}, answer{failed: true, code: 4, msg: "UPDATE"}},
+		{"no JSON", call{command: "ADD", netns: "/x", stdin: "{"}, answer{failed: true, code: 6, msg: "JSON"}},
+		{"no network name", call{command: "ADD", netns: "/x", stdin: object{}}, answer{failed: true, code: 7, msg: "name"}},
+		{"old version", call{command: "ADD", netns: "/x", stdin: object{"name": "n", "cniVersion": "0.2.0"}}, answer{failed: true, code: 1, msg: "incompatible"}},
+		{"not chained", call{command: "ADD", netns: "/x", stdin: object{"name": "n", "cniVersion": "1.0.0"}}, answer{failed: true, code: 7, msg: "chained"}},
+		{"prevResult null", call{command: "CHECK", netns: "/x", stdin: object{"name": "n", "cniVersion": "1.0.0", "prevResult": nil}}, answer{failed: true, code: 7, msg: "chained"}},
+		{"prevResult of no version", call{command: "ADD", netns: "/x", stdin: object{"name": "n", "cniVersion": "1.0.0", "prevResult": object{"cniVersion": "9.9.9"}}}, answer{failed: true, code: 6, msg: "9.9.9"}},
+		{"annotations that are none", call{command: "ADD", netns: "/x", stdin: conf("1.0.0", dual, object{"runtimeConfig": object{contract.AnnotationsCapability: []int{1}}})}, answer{failed: true, code: 6, msg: "annotations"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := tt.call.run(t, node)
+			if got.failed != tt.want.failed || got.code != tt.want.code || !strings.Contains(got.msg, tt.want.msg) ||
+				!strings.Contains(got.stderr, tt.want.stderr) || !strings.Contains(got.stdout, tt.want.stdout) {
+				t.Errorf("got %+v", got)
+			}
+			if !got.failed && tt.want.stdout == "" && got.stdout != "" {
+				t.Errorf("stdout is the protocol's: %q", got.stdout)
+			}
+		})
+	}
+}
+
+// TestImports: ADD asks no API server; the plugin cannot even.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	if !slices.Contains(deps, "github.com/tproxy-cni/tproxy-cni/plugin/redirect") {
+		t.Fatal("go list tells nothing")
+	}
+	for _, d := range deps {
+		if strings.HasPrefix(d, "k8s.io/") || d == "net/http" || d == "os/exec" {
+			t.Errorf("the plugin links %s", d)
+		}
+	}
+}
+
+// equalJSON compares what two texts say.
+func equalJSON(t *testing.T, want any, got string) {
+	t.Helper()
+	b, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w, g any
+	if err := json.Unmarshal(b, &w); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(got), &g); err != nil {
+		t.Fatalf("%v in %q", err, got)
+	}
+	if diff := cmp.Diff(w, g); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
