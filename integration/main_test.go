@@ -68,7 +68,7 @@ var builds = []struct{ name, mod, pkg string }{
 var build = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(work, "bin")
 	for _, b := range builds {
-		cmd := exec.Command("go", "build", "-modfile="+b.mod, "-o", filepath.Join(dir, b.name), b.pkg)
+		cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-modfile="+b.mod, "-o", filepath.Join(dir, b.name), b.pkg)
 		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
