@@ -282,7 +282,7 @@ func TestConvertedKeepsGuests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guest := slices.Concat(bytes.TrimRight(list, "]}\n "), []byte(",\n{\"type\":\"linkerd-cni\"}\n]}"))
+	guest := slices.Concat(bytes.TrimSuffix(list, []byte("\n  ]\n}\n")), []byte(",\n{\"type\":\"linkerd-cni\"}\n]}"))
 	if !conflist.Converted(guest, conf, []byte(entry)) {
 		t.Errorf("a plugin that another chained into the list makes it wrong:\n%s", guest)
 	}

@@ -1,0 +1,136 @@
+package inject
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+)
+
+// This file reads and changes YAML trees. A nil node is what is absent, and
+// has nothing below it.
+
+// resolve follows an alias to what its anchor names.
+func resolve(n *yaml.Node) *yaml.Node {
+	for n != nil && n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
+}
+
+// index is where mapping n has the value of key, or -1.
+func index(n *yaml.Node, key string) int {
+	if n == nil || n.Kind != yaml.MappingNode {
+		return -1
+	}
+	for i := 0; i < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return i + 1
+		}
+	}
+	return -1
+}
+
+// get is what stands below the keys; nil where that is nothing.
+func get(n *yaml.Node, keys ...string) *yaml.Node {
+	n = resolve(n)
+	for _, key := range keys {
+		i := index(n, key)
+		if i < 0 {
+			return nil
+		}
+		n = resolve(n.Content[i])
+	}
+	return n
+}
+
+// text is the scalar below the keys; empty where there is none.
+func text(n *yaml.Node, keys ...string) string {
+	n = get(n, keys...)
+	if n == nil || n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+		return ""
+	}
+	return n.Value
+}
+
+func annotation(pod *yaml.Node, name string) string {
+	return text(pod, "metadata", "annotations", contract.AnnotationPrefix+name)
+}
+
+func elements(list *yaml.Node) []*yaml.Node {
+	if list == nil || list.Kind != yaml.SequenceNode {
+		return nil
+	}
+	all := make([]*yaml.Node, len(list.Content))
+	for i, e := range list.Content {
+		all[i] = resolve(e)
+	}
+	return all
+}
+
+// named tells whether a list has an element of that name.
+func named(list *yaml.Node, name string) bool {
+	return slices.ContainsFunc(elements(list), func(e *yaml.Node) bool { return text(e, "name") == name })
+}
+
+// put sets what stands below the keys and makes the mappings on the way. What
+// is new comes first in its mapping, where a reader sees it.
+func put(n, value *yaml.Node, keys ...string) error {
+	n = resolve(n)
+	for at, key := range keys {
+		last := at == len(keys)-1
+		i := index(n, key)
+		switch {
+		case i < 0 && index(n, "<<") >= 0:
+			// A new key would hide what the merged mapping has under it.
+			return fmt.Errorf("%q is not beside the merge key <<: write it out", key)
+		case i < 0:
+			child := value
+			if !last {
+				child = &yaml.Node{Kind: yaml.MappingNode}
+			}
+			insert(n, key, child)
+			i = index(n, key)
+		case last:
+			value.HeadComment, value.LineComment, value.FootComment = n.Content[i].HeadComment, n.Content[i].LineComment, n.Content[i].FootComment
+			n.Content[i] = value
+		}
+		if last {
+			return nil
+		}
+		if c := resolve(n.Content[i]); c.Kind == yaml.ScalarNode && text(c) == "" {
+			n.Content[i] = &yaml.Node{Kind: yaml.MappingNode} // `annotations:` with nothing
+		}
+		n = resolve(n.Content[i])
+		if n.Kind != yaml.MappingNode {
+			return fmt.Errorf("%s is not a mapping", strings.Join(keys[:at+1], "."))
+		}
+	}
+	return nil
+}
+
+// insert makes key the first of mapping n.
+func insert(n *yaml.Node, key string, value *yaml.Node) {
+	if len(n.Content) == 0 {
+		n.Style &^= yaml.FlowStyle // `{}`
+	}
+	n.Content = slices.Insert(n.Content, 0, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, value)
+}
+
+func remove(n *yaml.Node, key string) {
+	if i := index(n, key); i >= 0 {
+		n.Content = slices.Delete(n.Content, i-1, i+1)
+	}
+}
+
+// group is an apiVersion without its version; empty for the core's.
+func group(apiVersion string) string {
+	g, _, ok := strings.Cut(apiVersion, "/")
+	if !ok {
+		return ""
+	}
+	return g
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// node is the node's two directories and what is to be in them.
+type node struct {
+	disk    disk
+	confDir string
+	plugin  binary
+	entry   []byte // our object in the conflist
+}
+
+// outcome is what was found and done.
+type outcome struct {
+	list    string   // the file that holds our entry
+	patches []string // what was wrong and is right now, by its reason
+	notes   []string
+}
+
+// trouble is why the node is not as it should be. kind is one of few words,
+// for a metric's label.
+type trouble struct {
+	kind string
+	error
+}
+
+func (t trouble) Unwrap() error { return t.error }
+
+const (
+	atConfDir = "conf-dir" // the directory of configurations cannot be read or written
+	atBinary  = "binary"   // the plugin's program cannot be put or does not run
+	atWaiting = "waiting"  // there is no configuration that we can use
+)
+
+// install makes node as it should be: first the program, then the entry, for a
+// list that names a program which is not there fails every pod. Everything is
+// derived from the disk, as it is now.
+func (n *node) install(ctx context.Context) (o outcome, err error) {
+	err = n.locked(ctx, func() error {
+		why, err := n.plugin.put(ctx, n.disk)
+		if why != "" {
+			o.patches = append(o.patches, why)
+		}
+		if err != nil {
+			return trouble{atBinary, err}
+		}
+		return n.apply(&o, func(files []configFile) plan {
+			return planInstall(files, n.entry, n.plugin.supported, time.Now())
+		})
+	})
+	return o, err
+}
+
+// uninstall takes our entry out and then, unless keep is set, the program.
+func (n *node) uninstall(ctx context.Context, keep bool) (o outcome, err error) {
+	err = n.locked(ctx, func() error {
+		err := n.apply(&o, func(files []configFile) plan { return planUninstall(files, time.Now()) })
+		if err != nil || keep {
+			return err
+		}
+		if _, err := os.Lstat(n.plugin.path()); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err := n.disk.remove(n.plugin.path()); err != nil {
+			return trouble{atBinary, err}
+		}
+		o.patches = append(o.patches, "binary removed")
+		return nil
+	})
+	return o, err
+}
+
+// locked calls f while no other installer works on this node.
+func (n *node) locked(ctx context.Context, f func() error) error {
+	unlock, err := lock(ctx, n.confDir)
+	if err != nil {
+		return trouble{atConfDir, err}
+	}
+	defer unlock()
+	if err := n.disk.sweep(n.confDir); err != nil {
+		return trouble{atConfDir, err}
+	}
+	if err := n.disk.sweep(n.plugin.dir); err != nil {
+		return trouble{atBinary, err}
+	}
+	return f()
+}
+
+// apply reads, decides and writes until nothing is to do any more, which is
+// also the proof that it worked. Others may write at the same time.
+func (n *node) apply(o *outcome, decide func([]configFile) plan) error {
+	const most = 10
+	for range most {
+		files, err := readConfigs(n.confDir)
+		if err != nil {
+			return trouble{atConfDir, err}
+		}
+		p := decide(files)
+		o.list, o.notes = p.list, p.notes
+		err = n.write(o, p.changes)
+		switch {
+		case errors.Is(err, errMoved):
+			continue
+		case err != nil:
+			return trouble{atConfDir, err}
+		case p.waiting != nil:
+			return trouble{atWaiting, p.waiting}
+		case len(p.changes) == 0:
+			return nil
+		}
+	}
+	return trouble{atConfDir, fmt.Errorf("somebody keeps changing %s", n.confDir)}
+}
+
+func (n *node) write(o *outcome, changes []change) error {
+	for _, ch := range changes {
+		path := filepath.Join(n.confDir, ch.name)
+		if ch.new == nil {
+			if err := still(path, ch.old); err != nil {
+				return err
+			}
+			if err := n.disk.remove(path); err != nil {
+				return err
+			}
+		} else if err := n.disk.replace(path, n.content(path, ch)); err != nil {
+			return err
+		}
+		o.patches = append(o.patches, ch.why)
+	}
+	return nil
+}
+
+// content has the mode and the owner of the file that it replaces or that it
+// is made of.
+func (n *node) content(path string, ch change) content {
+	c := content{data: ch.new, mode: 0o600, uid: os.Geteuid(), gid: os.Getegid()}
+	c.ready = func(string) error { return still(path, ch.old) }
+	if info, err := os.Stat(filepath.Join(n.confDir, ch.like)); err == nil {
+		st := info.Sys().(*syscall.Stat_t)
+		c.mode, c.uid, c.gid = info.Mode().Perm(), int(st.Uid), int(st.Gid)
+	}
+	return c
+}

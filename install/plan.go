@@ -1,0 +1,252 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/tproxy-cni/tproxy-cni/install/conflist"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+)
+
+// A single plugin's configuration cannot hold ours. It stays as it is, and
+// beside it comes a list with the plugin and ours, under a name that sorts
+// just before it: '-' comes before the '.' of its suffix. So whichever of the
+// two a runtime finds is valid, at every moment; its owner may go on rewriting
+// its own file; and to restore it byte for byte is to delete ours. All that
+// there is to know of it is in the names.
+const convertedSuffix = "-" + contract.PluginType + ".conflist"
+
+func convertedName(single string) string {
+	return strings.TrimSuffix(single, filepath.Ext(single)) + convertedSuffix
+}
+
+func isConverted(name string) bool { return strings.HasSuffix(name, convertedSuffix) }
+
+// settle is for how long a file that no runtime can load is taken for one that
+// somebody is just writing: k3s and others do not write atomically.
+const settle = 10 * time.Second
+
+// plan is what to change so that the node is as it should be.
+type plan struct {
+	changes []change
+	list    string   // the file in which our entry is, then
+	notes   []string // what an administrator should know
+	waiting error    // why there is no such file; the changes are to be done nevertheless
+}
+
+// change is a file to write or, without data, to remove.
+type change struct {
+	name     string
+	old, new []byte // old nil: there was no such file
+	why      string
+	like     string // whose mode and owner a new file gets
+}
+
+// loadable tells whether libcni, and so every runtime, takes the file.
+func loadable(f configFile) error {
+	if f.err != nil {
+		return f.err
+	}
+	if filepath.Ext(f.name) == ".conflist" {
+		l, err := libcni.NetworkConfFromBytes(f.data)
+		if err == nil && len(l.Plugins) == 0 && l.LoadOnlyInlinedPlugins {
+			err = errors.New("no plugins")
+		}
+		return err
+	}
+	_, err := libcni.NetworkPluginConfFromBytes(f.data)
+	return err
+}
+
+func find(files []configFile, name string) *configFile {
+	i := slices.IndexFunc(files, func(f configFile) bool { return f.name == name })
+	if i < 0 {
+		return nil
+	}
+	return &files[i]
+}
+
+// original is the file that a converted list stands for, nil if it is gone.
+func original(files []configFile, converted string) *configFile {
+	for i, f := range files {
+		if filepath.Ext(f.name) != ".conflist" && convertedName(f.name) == converted {
+			return &files[i]
+		}
+	}
+	return nil
+}
+
+// planInstall decides how our entry gets into the configuration that runtimes
+// use: the first of files that is valid. supported are the CNI versions that
+// our plugin speaks.
+func planInstall(files []configFile, entry []byte, supported []string, now time.Time) (p plan) {
+	target, notes, err := first(files, now)
+	p.notes = notes
+	keep := "" // the converted list that is right
+	switch {
+	case err != nil:
+		p.waiting = err
+	case filepath.Ext(target.name) == ".conflist":
+		p.waiting = p.insert(*target, entry, supported)
+	default:
+		keep = convertedName(target.name)
+		p.waiting = p.convert(*target, find(files, keep), entry, supported)
+	}
+	for _, f := range files {
+		if !isConverted(f.name) || f.name == keep {
+			continue
+		}
+		// While nothing else is valid, a list whose original is there, if
+		// broken, is what keeps the node going.
+		if p.waiting == nil || original(files, f.name) == nil {
+			p.changes = append(p.changes, change{name: f.name, old: f.data, why: "original gone"})
+		}
+	}
+	return p
+}
+
+// first is the file that a runtime uses, not counting converted lists.
+func first(files []configFile, now time.Time) (*configFile, []string, error) {
+	var notes []string
+	for i, f := range files {
+		if isConverted(f.name) {
+			continue
+		}
+		err := loadable(f)
+		if err == nil {
+			return &files[i], notes, nil
+		}
+		note := fmt.Sprintf("%s is invalid (%v)", f.name, err)
+		if now.Sub(f.modified) < settle {
+			return nil, notes, errors.New(note + ": waiting for whoever is writing it")
+		}
+		notes = append(notes, note+": CRI-O passes over it, containerd loads nothing while it is there")
+	}
+	if len(notes) > 0 {
+		return nil, notes, errors.New("no valid network configuration: " + strings.Join(notes, "; "))
+	}
+	return nil, nil, errors.New("no network configuration: the cluster's network plugin has not written one yet")
+}
+
+func (p *plan) insert(f configFile, entry []byte, supported []string) error {
+	l, err := conflist.Parse(f.data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	if err := speaks(f.name, l.CNIVersion, supported); err != nil {
+		return err
+	}
+	fault := l.Check(entry)
+	data, err := conflist.Insert(f.data, entry)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	if p.list = f.name; fault != conflist.None {
+		p.changes = append(p.changes, change{name: f.name, old: f.data, new: data, why: string(fault), like: f.name})
+	}
+	return nil
+}
+
+func (p *plan) convert(single configFile, have *configFile, entry []byte, supported []string) error {
+	c, err := conflist.ParseConf(single.data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", single.name, err)
+	}
+	if c.Type == contract.PluginType {
+		return fmt.Errorf("%s: %w", single.name, conflist.ErrAlone)
+	}
+	if err := speaks(single.name, c.CNIVersion, supported); err != nil {
+		return err
+	}
+	p.list = convertedName(single.name)
+	ch := change{name: p.list, why: string(conflist.Missing), like: single.name}
+	if have != nil {
+		if conflist.Converted(have.data, single.data, entry) {
+			return nil
+		}
+		ch.old, ch.why = have.data, "original changed"
+		if l, err := conflist.Parse(have.data); err == nil && l.Check(entry) != conflist.None {
+			ch.why = string(l.Check(entry))
+		}
+	}
+	ch.new, err = conflist.Convert(single.data, entry)
+	p.changes = append(p.changes, ch)
+	return err
+}
+
+// speaks keeps our entry out of a list in whose version it would refuse every
+// pod. A list without a version has the specification's first one.
+func speaks(name, version string, supported []string) error {
+	if version == "" {
+		version = "0.1.0"
+	}
+	if slices.Contains(supported, version) {
+		return nil
+	}
+	return fmt.Errorf("%s has cniVersion %s, the plugin speaks %s: raise it there", name, version, strings.Join(supported, ", "))
+}
+
+// planUninstall takes our entry out of every list, and deletes those that we
+// made of a single plugin.
+func planUninstall(files []configFile, now time.Time) (p plan) {
+	for _, f := range files {
+		if filepath.Ext(f.name) != ".conflist" {
+			continue
+		}
+		l, err := conflist.Parse(f.data)
+		if o := original(files, f.name); isConverted(f.name) && (o == nil || loadable(*o) == nil) {
+			p.changes = append(p.changes, change{name: f.name, old: f.data, why: "uninstalled"})
+			if g := guests(l); g != nil {
+				p.notes = append(p.notes, fmt.Sprintf("with %s go the plugins that others chained into it: %s", f.name, strings.Join(g, ", ")))
+			}
+			continue
+		}
+		// Also a converted list whose original is broken: without it the node
+		// would have no network.
+		switch {
+		case err != nil:
+			p.unread(f, err, now)
+		case l.Has():
+			data, err := conflist.Remove(f.data)
+			if err != nil {
+				p.waiting = errors.Join(p.waiting, fmt.Errorf("%s: %w", f.name, err))
+				continue
+			}
+			p.changes = append(p.changes, change{name: f.name, old: f.data, new: data, why: "uninstalled", like: f.name})
+		}
+	}
+	return p
+}
+
+// unread is a list that we cannot edit. One that no runtime loads does no
+// harm, once it is clear that nobody is just writing it.
+func (p *plan) unread(f configFile, err error, now time.Time) {
+	invalid := loadable(f)
+	switch {
+	case invalid == nil && strings.Contains(string(f.data), `"`+contract.PluginType+`"`):
+		p.waiting = errors.Join(p.waiting, fmt.Errorf("%s: %w: take our entry out by hand", f.name, err))
+	case invalid != nil && now.Sub(f.modified) < settle:
+		p.waiting = errors.Join(p.waiting, fmt.Errorf("%s is invalid (%w): waiting for whoever is writing it", f.name, invalid))
+	case invalid != nil:
+		p.notes = append(p.notes, fmt.Sprintf("%s is invalid (%v) and stays as it is", f.name, invalid))
+	}
+}
+
+// guests are the plugins in a converted list besides the original's and ours.
+func guests(l *conflist.List) (types []string) {
+	if l == nil {
+		return nil
+	}
+	for _, pl := range l.Plugins[1:] {
+		if pl.Type != contract.PluginType {
+			types = append(types, pl.Type)
+		}
+	}
+	return types
+}
