@@ -74,6 +74,9 @@ func prepare(t *testing.T, s setup) *pod {
 	return p
 }
 
+// network is the pod's own, since `cnitool gc` detaches all of a network.
+func (p *pod) network() string { return p.Pod.Name() }
+
 // conflist is the upstream chain with our plugin at its end.
 func (p *pod) conflist() string {
 	var ranges [][]map[string]string
@@ -92,7 +95,7 @@ func (p *pod) conflist() string {
 	if p.chain == "bridge" {
 		link["bridge"], link["isGateway"] = "cni0", true
 	}
-	list := map[string]any{"cniVersion": p.version, "name": "lab", "plugins": []any{link, p.ourEntry()}}
+	list := map[string]any{"cniVersion": p.version, "name": p.network(), "plugins": []any{link, p.ourEntry()}}
 	text, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
 		p.t.Fatal(err)
@@ -131,7 +134,7 @@ func (p *pod) cni(verb string) (string, error) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	cmd := exec.Command(bin(p.t, "cnitool"), verb, "lab", p.Pod.Path())
+	cmd := exec.Command(bin(p.t, "cnitool"), verb, p.network(), p.Pod.Path())
 	cmd.Env = append(os.Environ(),
 		"CNI_PATH="+filepath.Dir(cmd.Path), "NETCONFPATH="+p.confDir, "CAP_ARGS="+string(capArgs))
 	return p.Node.TryCmd(cmd)

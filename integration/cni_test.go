@@ -1,0 +1,278 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+)
+
+// TestCNI is a pod's life in every chain, mode and set of families.
+func TestCNI(t *testing.T) {
+	versions := []string{"0.4.0", "1.0.0", "1.1.0"}
+	n := 0
+	for _, chain := range []string{"ptp", "bridge"} {
+		for _, families := range []string{"46", "4", "6"} {
+			for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+				s := setup{chain: chain, families: families, mode: mode, version: versions[n%len(versions)]}
+				n++
+				t.Run(fmt.Sprintf("%s %s %s %s", s.chain, s.families, s.mode, s.version), func(t *testing.T) {
+					t.Parallel()
+					newPod(t, s).life(t)
+				})
+			}
+		}
+	}
+}
+
+func (p *pod) life(t *testing.T) {
+	p.nginx(t)
+	p.inFamilies(t, p.wantExact)
+	for _, verb := range []string{"check", "status"} {
+		p.mustCNI(verb)
+	}
+	p.Pod.Run("nft", "delete", "table", "inet", contract.Table)
+	if out, err := p.cni("check"); err == nil || !strings.Contains(out, "table inet "+contract.Table+" is missing") {
+		t.Errorf("check without the table: %v, %q", err, out)
+	}
+	p.mustCNI("del")
+	p.mustCNI("del")
+	if out := p.Pod.Run("nft", "list", "ruleset"); out != "" {
+		t.Errorf("after del: %s", out)
+	}
+}
+
+// TestGC: cnitool's gc holds no attachment for valid, so it detaches the pod.
+func TestGC(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, setup{mode: contract.ModeNAT})
+	p.mustCNI("gc")
+	if out := p.Pod.Run("nft", "list", "ruleset"); out != "" {
+		t.Errorf("after gc: %s", out)
+	}
+	p.mustCNI("gc")
+}
+
+// TestDelWithoutNamespace: the pod's namespace may be gone before its DEL.
+func TestDelWithoutNamespace(t *testing.T) {
+	t.Parallel()
+	p := newPod(t, setup{mode: contract.ModeNAT, bare: true})
+	p.Pod.Remove()
+	p.mustCNI("del")
+	p.mustCNI("del")
+}
+
+// TestTakenOut: our ADD and DEL leave a pod as the chain before us made it, and
+// what that chain said passes through.
+func TestTakenOut(t *testing.T) {
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		for _, version := range []string{"0.4.0", "1.0.0", "1.1.0"} {
+			t.Run(mode+" "+version, func(t *testing.T) {
+				t.Parallel()
+				p := prepare(t, setup{version: version, bare: true})
+				p.Pod.Up() // as the runtime's loopback plugin does
+				p.add()    // without a mode: the chain's own work
+				before := p.snapshot(t)
+
+				p.mode = mode
+				for range 2 {
+					if diff := cmp.Diff(object(t, p.result), object(t, p.ours(t, "ADD"))); diff != "" {
+						t.Errorf("result: %s", diff)
+					}
+				}
+				p.ours(t, "CHECK")
+				if cmp.Equal(before, p.snapshot(t)) {
+					t.Error("ADD changed nothing")
+				}
+				p.start()
+				p.nginx(t)
+				p.inFamilies(t, p.wantExact)
+				p.sidecar.Kill()
+
+				for range 2 {
+					p.ours(t, "DEL")
+					if diff := cmp.Diff(before, p.snapshot(t)); diff != "" {
+						t.Errorf("after DEL: %s", diff)
+					}
+				}
+				p.mode = contract.ModeNAT // the client talks to the application directly
+				p.inFamilies(t, p.wantExact)
+			})
+		}
+	}
+}
+
+// TestLeftAlone: a pod without a mode, and one that opts out, is untouched.
+func TestLeftAlone(t *testing.T) {
+	for name, s := range map[string]setup{
+		"no mode":                  {},
+		"none":                     {mode: contract.ModeNone},
+		"none under a node's mode": {mode: contract.ModeNone, entry: map[string]any{"mode": contract.ModeNAT}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s.bare = true
+			p := prepare(t, s)
+			p.add()
+			before := p.snapshot(t)
+			for _, verb := range []string{"ADD", "CHECK", "DEL"} {
+				p.ours(t, verb)
+				if diff := cmp.Diff(before, p.snapshot(t)); diff != "" {
+					t.Errorf("%s: %s", verb, diff)
+				}
+			}
+			if strings.Contains(before["nft"], contract.Table) {
+				t.Error(before["nft"])
+			}
+		})
+	}
+}
+
+// TestNodeDefault: the conflist's settings are for pods that say nothing.
+func TestNodeDefault(t *testing.T) {
+	t.Parallel()
+	p := prepare(t, setup{entry: map[string]any{"mode": contract.ModeTProxy, "excludeInboundPorts": "22"}})
+	p.add()
+	p.mode = contract.ModeTProxy
+	p.start()
+	p.nginx(t)
+	p.inFamilies(t, p.wantExact)
+	if !strings.Contains(p.Pod.Run("nft", "list", "ruleset"), "elements = { 22 }") {
+		t.Error("port 22 is not excluded")
+	}
+}
+
+// TestBadAnnotations: one error names all that is wrong, and nothing is done.
+func TestBadAnnotations(t *testing.T) {
+	t.Parallel()
+	bad := map[string]string{
+		"proxy-port": "65536", "admin-port": "x", "include-inbound-ports": "9-1",
+		"exclude-source-cidrs": "10.0.0.0/33", "colour": "red",
+	}
+	p := prepare(t, setup{mode: "natt", annotations: bad, bare: true})
+	t.Cleanup(func() { _, _ = p.cni("del") })
+	out, err := p.cni("add")
+	if err == nil {
+		t.Fatal(out)
+	}
+	bad["mode"] = "natt"
+	for key, value := range bad {
+		if !strings.Contains(out, contract.AnnotationPrefix+key) || !strings.Contains(out, value) {
+			t.Errorf("no word of %s %q in %s", key, value, out)
+		}
+	}
+	if state := p.Pod.Run("nft", "list", "ruleset") + p.Pod.Run("ip", "rule"); strings.Contains(state, contract.Table) || strings.Contains(state, "fwmark") {
+		t.Error(state)
+	}
+}
+
+// TestDrift: CHECK names what somebody changed, and ADD repairs it under
+// running connections; what others add is no drift.
+func TestDrift(t *testing.T) {
+	inModes(t, setup{}, func(t *testing.T, p *pod) {
+		p.nginx(t)
+		p.Pod.Run("nft", "add table inet other; add chain inet other c { type filter hook input priority 0; }")
+		p.Pod.Run("ip", "rule", "add", "pref", "100", "fwmark", "7", "lookup", "7")
+		p.ours(t, "CHECK")
+		for _, drift := range []struct{ change, names string }{
+			{"nft delete table netdev tproxy_cni", "table netdev tproxy_cni is missing"},
+			{"nft flush chain inet tproxy_cni spoofed", "rule 1 of chain spoofed of table inet tproxy_cni is missing"},
+			{"nft insert rule inet tproxy_cni output accept", "rule 1 of chain output of table inet tproxy_cni is not ours"},
+			{"nft add element inet tproxy_cni own4 { 203.0.113.9 }", "holds 203.0.113.9"},
+			{"ip rule del pref 2", `ipv4 rule "2: from all lookup local suppress_prefixlength 0" is missing`},
+			{"ip rule add pref 0 lookup local", `ipv4 rule "0: from all lookup local" is there`},
+			{"ip -6 rule del pref 1 fwmark 0x1000/0x1000 unreachable", `ipv6 rule "1: from all fwmark 0x1000/0x1000 unreachable" is missing`},
+			{"ip route del local default dev lo table local", `ipv4 route "local default dev lo table 255" is missing`},
+			{"ip -6 route del local default dev lo table 29808", `ipv6 route "local default dev lo table 29808" is missing`},
+			{"sysctl -qw net.ipv4.tcp_fwmark_accept=0", "sysctl net.ipv4.tcp_fwmark_accept is 0"},
+		} {
+			p.Pod.Run(strings.Fields(drift.change)...)
+			if out, err := p.cni("check"); err == nil || !strings.Contains(strings.ReplaceAll(out, `\"`, `"`), drift.names) {
+				t.Errorf("%s: check says %q", drift.change, out)
+			}
+			p.ours(t, "ADD")
+			if out, err := p.cni("check"); err != nil {
+				t.Errorf("%s: not repaired: %s", drift.change, out)
+			}
+		}
+		p.inFamilies(t, p.wantExact)
+	})
+}
+
+// ours runs our plugin alone, as a runtime does behind the others of its
+// chain, and returns its answer.
+func (p *pod) ours(t *testing.T, verb string) string {
+	t.Helper()
+	conf := p.ourEntry()
+	conf["cniVersion"], conf["name"] = p.version, p.network()
+	conf["prevResult"] = json.RawMessage(p.result)
+	conf["runtimeConfig"] = map[string]any{contract.AnnotationsCapability: p.podAnnotations()}
+	text, err := json.Marshal(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin(t, "tproxy-cni"))
+	cmd.Stdin = bytes.NewReader(text)
+	cmd.Env = []string{
+		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + p.network(), "CNI_NETNS=" + p.Pod.Path(),
+		"CNI_IFNAME=eth0", "CNI_PATH=" + filepath.Dir(cmd.Path),
+	}
+	out, err := p.Node.TryCmd(cmd)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", verb, err, out)
+	}
+	return out
+}
+
+func object(t *testing.T, text string) (o map[string]any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		t.Fatalf("%v in %q", err, text)
+	}
+	return o
+}
+
+// snapshot is all of the pod's network state that a plugin can change.
+func (p *pod) snapshot(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{"nft": p.Pod.Run("nft", "-s", "list", "ruleset")}
+	for _, what := range []string{"link", "addr", "rule", "route show table all"} {
+		for _, f := range []string{"-4", "-6"} {
+			out := p.Pod.Run(append([]string{"ip", "-o", f}, strings.Fields(what)...)...)
+			all["ip "+f+" "+what] = out
+		}
+	}
+	if err := p.Pod.Do(func() error { return sysctls(all) }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// sysctls reads all network settings of the thread's namespace.
+func sysctls(into map[string]string) error {
+	for _, dir := range []string{"/proc/sys/net/ipv4", "/proc/sys/net/ipv6"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			// Some can only be written, or are refused to this namespace.
+			if text, err := os.ReadFile(path); err == nil {
+				into[path] = string(text)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
