@@ -39,7 +39,8 @@ const (
 // that does not have it: Deployments, StatefulSets, DaemonSets, ReplicaSets,
 // Jobs, CronJobs, Pods, and Lists of them. A pod with the annotation `mode:
 // none` is left alone. A document without a change comes out byte for byte;
-// another keeps its order and comments, but blank lines and alignment may go.
+// another keeps its order and comments, but blank lines and alignment may go, and
+// JSON becomes YAML.
 // Nothing is written if there is an error, which names every fault.
 func Inject(in io.Reader, out io.Writer, o Options) error {
 	text, err := io.ReadAll(in)
@@ -92,17 +93,19 @@ func document(text []byte, o Options) ([]byte, error) {
 	if len(root.Content) == 0 {
 		return text, nil // comments only
 	}
+	compact := compact(&root)
 	changed, err := object(root.Content[0], o)
 	if err != nil || !changed {
 		return text, err
 	}
+	unfold(&root)
 	var b bytes.Buffer
 	if bytes.HasPrefix(text, []byte("---")) {
 		b.WriteString("---\n")
 	}
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
-	if compact(&root) {
+	if compact {
 		e.CompactSeqIndent()
 	}
 	if err := e.Encode(&root); err != nil {

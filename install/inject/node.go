@@ -120,6 +120,17 @@ func insert(n *yaml.Node, key string, value *yaml.Node) {
 	n.Content = slices.Insert(n.Content, 0, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, value)
 }
 
+// unfold takes the {} and [] from what has something in block style below it,
+// which would not be YAML, and tells whether n is in block style then.
+func unfold(n *yaml.Node) (block bool) {
+	for _, c := range n.Content {
+		if unfold(c) {
+			n.Style &^= yaml.FlowStyle
+		}
+	}
+	return len(n.Content) > 0 && n.Style&yaml.FlowStyle == 0
+}
+
 func remove(n *yaml.Node, key string) {
 	if i := index(n, key); i >= 0 {
 		n.Content = slices.Delete(n.Content, i-1, i+1)

@@ -1,0 +1,178 @@
+package inject
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.out.* anew")
+
+func inject(t *testing.T, in string, o Options) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := Inject(strings.NewReader(in), &out, o); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func TestGolden(t *testing.T) {
+	names, err := filepath.Glob("testdata/*.in.*")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		in, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := inject(t, string(in), Options{})
+		golden := strings.Replace(name, ".in.", ".out.", 1)
+		if *update {
+			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if diff := cmp.Diff(got, inject(t, got, Options{Mode: contract.ModeTProxy, Image: "another"})); diff != "" {
+			t.Errorf("%s: a second time changes (-once +twice):\n%s", name, diff)
+		}
+	}
+}
+
+const pod = `apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+spec:
+  containers:
+  - name: web
+`
+
+func TestOptions(t *testing.T) {
+	got := inject(t, pod, Options{Mode: contract.ModeTProxy, Image: "example.org/tproxy-cni:v1"})
+	for _, want := range []string{"tproxy-cni.io/mode: tproxy\n", "image: example.org/tproxy-cni:v1\n", "args: [--mode=tproxy]\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	// Pod Security baseline admits NET_RAW only from the runtime's default set.
+	if strings.Contains(got, "capabilities") {
+		t.Errorf("tproxy mode names capabilities:\n%s", got)
+	}
+	if want := "capabilities:\n        drop: [ALL]"; !strings.Contains(inject(t, pod, Options{}), want) {
+		t.Errorf("nat mode does not drop all capabilities")
+	}
+}
+
+func TestUnchanged(t *testing.T) {
+	for name, in := range map[string]string{
+		"empty":            "",
+		"comments":         "# nothing\n---\n# here\n",
+		"no final newline": "kind:   ConfigMap\napiVersion: v1",
+		"carriage returns": "kind: ConfigMap\r\n---\r\nkind: Secret\r\n",
+		"no Kubernetes":    "- a\n-   b\n---\njust text\n",
+		"text in a block":  "kind: ConfigMap\ndata:\n  a: |\n    --- not a separator\n    kind: Pod\n",
+		"opted out":        strings.Replace(pod, "  name: web\nspec", "  annotations:   {tproxy-cni.io/mode: none}\nspec", 1),
+		"has it":           pod + "  - name:   tproxy-proxy\n",
+	} {
+		if diff := cmp.Diff(in, inject(t, in, Options{})); diff != "" {
+			t.Errorf("%s changed (-in +out):\n%s", name, diff)
+		}
+	}
+}
+
+// TestShared has two workloads with one pod template, by an anchor.
+func TestShared(t *testing.T) {
+	in := `apiVersion: v1
+kind: List
+items:
+- apiVersion: apps/v1
+  kind: Deployment
+  spec:
+    template: &pod
+      spec:
+        containers:
+        - name: a
+- apiVersion: apps/v1
+  kind: StatefulSet
+  spec:
+    template: *pod
+`
+	got := inject(t, in, Options{})
+	if n := strings.Count(got, "name: tproxy-proxy"); n != 1 || !strings.Contains(got, "template: *pod") {
+		t.Errorf("%d sidecars in\n%s", n, got)
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for name, c := range map[string]struct{ in, want string }{
+		"not YAML":     {"a: [", "document 1: yaml"},
+		"which":        {"a: 1\n---\na: [", "document 2: yaml"},
+		"host network": {pod + "  hostNetwork: true\n", "Pod web: hostNetwork"},
+		"same user":    {pod + "    securityContext: {runAsUser: 7089}\n", "container web runs as 7089"},
+		"pod's user":   {pod + "  securityContext: {runAsUser: 7089}\n", "container web runs as 7089"},
+		"same port":    {pod + "    ports: [{containerPort: 5000}]\n", "container web has port 5000"},
+		"label":        {strings.Replace(pod, "  name: web\nspec", "  labels: {tproxy-cni.io/inject: 'yes'}\nspec", 1), `label tproxy-cni.io/inject "yes"`},
+		"annotation":   {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-port: '0'}\nspec", 1), `annotation tproxy-cni.io/proxy-port "0"`},
+		"merge key":    {strings.Replace(pod, "  name: web\nspec", "  <<: {annotations: {a: b}}\nspec", 1), "merge key"},
+		"no pod":       {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {}\n", "Deployment web: no containers"},
+	} {
+		var out bytes.Buffer
+		err := Inject(strings.NewReader(c.in), &out, Options{})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want %q", name, err, c.want)
+		}
+		if out.Len() > 0 {
+			t.Errorf("%s: something was written", name)
+		}
+	}
+	if err := Inject(strings.NewReader(pod), &bytes.Buffer{}, Options{Mode: "none"}); err == nil {
+		t.Error("a default mode that is none was accepted")
+	}
+}
+
+// FuzzInject looks for input that is lost, or changed a second time.
+func FuzzInject(f *testing.F) {
+	names, err := filepath.Glob("testdata/*.in.*")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range names {
+		in, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(in)
+	}
+	f.Add([]byte(pod))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if got := bytes.Join(documents(in), nil); !bytes.Equal(in, got) {
+			t.Fatalf("documents lose something:\n%s", cmp.Diff(in, got))
+		}
+		var once, twice bytes.Buffer
+		if Inject(bytes.NewReader(in), &once, Options{}) != nil {
+			return
+		}
+		if err := Inject(bytes.NewReader(once.Bytes()), &twice, Options{}); err != nil {
+			t.Fatalf("its own output is refused: %v\n%s", err, once.Bytes())
+		}
+		if diff := cmp.Diff(once.String(), twice.String()); diff != "" {
+			t.Fatalf("a second time changes (-once +twice):\n%s", diff)
+		}
+	})
+}
