@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/bench/traffic"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+)
+
+// values are what a measurement found, by the metric's id.
+type values map[string]float64
+
+// measurement is one thing that is done to a site; it takes about the duration.
+// An error says that the variant is not correct, or does not work at all.
+type measurement struct {
+	name string
+	run  func(*bench, *site, family) (values, error)
+}
+
+// measurements are done in this order, each for all variants before the next.
+var measurements = []measurement{
+	{"correct", correct},
+	{"start", startUp},
+	{"up1", bulk(traffic.Up, 1)},
+	{"down1", bulk(traffic.Down, 1)},
+	{"up16", bulk(traffic.Up, 16)},
+	{"down16", bulk(traffic.Down, 16)},
+	{"rr1", exchange("rr1", 1)},
+	{"rr64", exchange("rr64", 64)},
+	{"open64", openLoop},
+	{"conns", connects},
+	{"idle", idle},
+	{"iperf3", iperf3},
+	{"wrk", wrk},
+}
+
+// correct compares each byte that an echo sends back, in both directions at the
+// same time and over half-closed connections.
+func correct(b *bench, s *site, f family) (values, error) {
+	_, err := s.load(f, traffic.Spec{Kind: traffic.Echo, Conns: 25, Duration: b.duration})
+	return nil, err
+}
+
+func bulk(direction string, streams int) func(*bench, *site, family) (values, error) {
+	id := fmt.Sprint(direction, streams)
+	return func(b *bench, s *site, f family) (values, error) {
+		r, err := s.load(f, traffic.Spec{Kind: direction, Conns: streams, Duration: b.duration})
+		gb := float64(r.Bytes) / 1e9
+		return values{id: gb * 8 / r.Seconds, id + "-cpu": r.CPU / gb}, err
+	}
+}
+
+func exchange(id string, conns int) func(*bench, *site, family) (values, error) {
+	return func(b *bench, s *site, f family) (values, error) {
+		r, err := s.load(f, traffic.Spec{Kind: traffic.Exchange, Conns: conns, Duration: b.duration})
+		return latencies(id, r), err
+	}
+}
+
+func latencies(id string, r traffic.Result) values {
+	n := float64(r.Count)
+	return values{
+		id: n / r.Seconds / 1e3, id + "-cpu": r.CPU / n * 1e6,
+		id + "-p50": r.Latency.P50, id + "-p90": r.Latency.P90, id + "-p99": r.Latency.P99, id + "-p999": r.Latency.P999,
+	}
+}
+
+// openLoop asks all variants for the same rate: what they do when they are not
+// saturated, and without sparing the slow ones.
+func openLoop(b *bench, s *site, f family) (values, error) {
+	rate, err := b.openRate()
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.load(f, traffic.Spec{Kind: traffic.Exchange, Conns: 64, Rate: rate, Duration: b.duration})
+	return latencies("open64", r), err
+}
+
+func connects(b *bench, s *site, f family) (values, error) {
+	r, err := s.load(f, traffic.Spec{Kind: traffic.Connect, Conns: 32, Duration: b.duration})
+	return latencies("conns", r), err
+}
+
+// startUp replaces the proxy and waits until the new one is ready: it listens
+// or, where the listener was handed over, has a worker. The time includes that
+// of setpriv, which changes to the proxy's user.
+func startUp(_ *bench, s *site, _ family) (values, error) {
+	if s.proxy == nil {
+		return nil, nil
+	}
+	l, err := newListeners(s.net.Pod)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	_ = s.process.Stop() // SIGTERM is an error to some
+	err = until("the port is free", func() (bool, error) {
+		on, err := l.on(contract.ProxyPort)
+		return !on, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	next := s.proxy(s)
+	ready := func() (bool, error) { return l.on(contract.ProxyPort) }
+	if next.files != nil {
+		ready = func() (bool, error) { return len(children(s.process.Pid())) > 0, nil }
+	}
+	began := time.Now()
+	s.process = next.run(s)
+	err = until("the proxy is ready", ready)
+	return values{"start": float64(time.Since(began).Microseconds()) / 1e3}, err
+}
+
+// idle measures what connections cost that do nothing, and what remains of them.
+func idle(b *bench, s *site, f family) (values, error) {
+	if s.proxy == nil {
+		return nil, nil
+	}
+	before, err := usageOf(s.process.Pid())
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.hold(f, traffic.Spec{Kind: traffic.Idle, Conns: b.idle, Duration: b.duration})
+	if err != nil {
+		return nil, err
+	}
+	defer h.proc.Kill()
+	held, err := usageOf(s.process.Pid())
+	if err != nil {
+		return nil, err
+	}
+	window := time.Now()
+	<-time.After(b.duration) // the CPU of doing nothing needs time to show
+	later, err := usageOf(s.process.Pid())
+	if err != nil {
+		return nil, err
+	}
+	cpu := float64(later.cpu-held.cpu) / float64(time.Since(window)) * 100
+	r, err := s.load(f, traffic.Spec{Kind: traffic.Exchange, Conns: 1, Duration: b.duration / 2})
+	if err != nil {
+		return nil, fmt.Errorf("beside %d idle connections: %w", b.idle, err)
+	}
+	if err := h.end(); err != nil {
+		return nil, err
+	}
+	var after usage
+	err = until("its descriptors are closed", func() (bool, error) {
+		after, err = usageOf(s.process.Pid())
+		return after.files <= before.files+8, err // a few may be pooled
+	})
+	if err != nil {
+		return nil, err
+	}
+	<-time.After(b.settle) // a garbage collector may give memory back by and by
+	if after, err = usageOf(s.process.Pid()); err != nil {
+		return nil, err
+	}
+	const mb = 1e6
+	return values{
+		"idle": held.memory / mb, "idle-kb": (held.memory - before.memory) / 1e3 / float64(b.idle),
+		"idle-after": (after.memory - before.memory) / mb, "idle-cpu": cpu, "idle-rr1-p50": r.Latency.P50,
+	}, nil
+}
+
+// held is a client that holds connections.
+type held struct {
+	proc  *lab.Proc
+	stdin io.Closer
+}
+
+func (s *site) hold(f family, spec traffic.Spec) (*held, error) {
+	cmd := s.client(context.Background(), f, spec)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	h := &held{proc: s.net.Client.StartCmd(cmd), stdin: stdin}
+	s.next += uint64(spec.Conns) // its ports are not for the clients beside it
+	return h, until("the connections are there", func() (bool, error) {
+		select {
+		case <-h.proc.Done():
+			return false, errors.New(strings.TrimSpace(h.proc.Output()))
+		default:
+			return strings.Contains(h.proc.Output(), holding), nil
+		}
+	})
+}
+
+// end lets the client close its connections, after one more exchange on each.
+func (h *held) end() error {
+	h.stdin.Close()
+	if err := h.proc.Wait(); err != nil {
+		return errors.New(strings.TrimSpace(h.proc.Output()))
+	}
+	return nil
+}
+
+// iperf3 is a second opinion on bulk.
+func iperf3(b *bench, s *site, f family) (values, error) {
+	args := []string{"iperf3", "-J", "-c", f.pod.String(), "-p", fmt.Sprint(iperfPort), "-t", fmt.Sprint(max(1, int(b.duration.Seconds())))}
+	out, err := s.net.Client.Try(args...)
+	var report struct {
+		End struct {
+			Received struct {
+				Rate float64 `json:"bits_per_second"`
+			} `json:"sum_received"`
+		}
+	}
+	if err = errors.Join(err, json.Unmarshal([]byte(out), &report)); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	return values{"iperf3": report.End.Received.Rate / 1e9}, nil
+}
+
+// wrk is a second opinion on requests: HTTP, one thread, 64 connections.
+func wrk(b *bench, s *site, f family) (values, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), b.duration+time.Minute)
+	defer cancel()
+	path, err := lab.Look("wrk")
+	if err != nil {
+		return nil, err
+	}
+	url := "http://" + hostPort(f.pod, appPort) + "/"
+	seconds := fmt.Sprintf("-d%d", max(1, int(b.duration.Seconds())))
+	out, err := s.net.Client.TryCmd(exec.CommandContext(ctx, path, "-t1", "-c64", seconds, "--latency", url))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	if strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
+		return nil, errors.New(out)
+	}
+	v := values{}
+	for line := range strings.Lines(out) {
+		switch name, text, _ := strings.Cut(strings.TrimSpace(line), " "); name {
+		case "Requests/sec:":
+			var rate float64
+			_, err = fmt.Sscan(text, &rate)
+			v["wrk"] = rate / 1e3
+		case "99%":
+			var d time.Duration
+			d, err = time.ParseDuration(strings.TrimSpace(text))
+			v["wrk-p99"] = float64(d.Microseconds())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	return v, nil
+}
+
+// until waits on a state, as a measurement whose failure is not the end of the
+// benchmark.
+func until(what string, check func() (bool, error)) error {
+	for deadline := time.Now().Add(lab.Patience); ; <-time.After(100 * time.Microsecond) {
+		ok, err := check()
+		if ok && err == nil {
+			return nil
+		}
+		if err != nil || time.Now().After(deadline) {
+			return fmt.Errorf("wait until %s: %w", what, errors.Join(err, context.DeadlineExceeded))
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package traffic
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Serve is the application: it serves port, of both families, until the
+// process ends. ready is called when it listens.
+func Serve(port int, ready func()) error {
+	listener, err := listen(port)
+	if err != nil {
+		return err
+	}
+	l, err := newLoop()
+	if err != nil {
+		return err
+	}
+	if err := l.add(listener, unix.EPOLLIN); err != nil {
+		return err
+	}
+	ready()
+	s := &server{loop: l, conns: map[int]*served{}, scratch: make([]byte, blockSize)}
+	for {
+		events, err := l.wait(-1)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if fd := int(e.Fd); fd == listener {
+				err = s.accept(fd)
+			} else if c := s.conns[fd]; c != nil && s.serve(c, e.Events) != nil {
+				delete(s.conns, fd)
+				closeFD(fd)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+type server struct {
+	loop    *loop
+	conns   map[int]*served
+	scratch []byte
+}
+
+// served is one connection. What a field is for is said by kind.
+type served struct {
+	fd   int
+	peer netip.AddrPort
+	kind byte // 0: the first message has not come
+	msg  message
+	got  int // of msg
+
+	check checker // kindUp
+	wrong error   // kindUp: what check found
+	send  sender  // kindDown
+	rest  []byte  // kindEcho: read, but not yet written
+}
+
+// batch bounds the accepts between two looks at running connections.
+const batch = 64
+
+func (s *server) accept(listener int) error {
+	for range batch {
+		fd, peer, err := accept(listener)
+		switch {
+		case err == unix.EAGAIN, errors.Is(err, unix.ECONNABORTED):
+			return nil
+		case err != nil:
+			return err
+		}
+		// Accepted sockets inherit TCP_NODELAY.
+		s.conns[fd] = &served{fd: fd, peer: peer}
+		if err := s.loop.add(fd, unix.EPOLLIN); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serve does what is ready; any error, also io.EOF, ends the connection.
+func (s *server) serve(c *served, events uint32) error {
+	var err error
+	switch c.kind {
+	case kindUp:
+		err = s.receive(c)
+	case kindDown:
+		err = s.download(c, events)
+	case kindEcho:
+		err = s.echo(c, events)
+	case kindHTTP:
+		err = s.http(c)
+	default:
+		err = s.exchange(c)
+	}
+	if err == unix.EAGAIN {
+		return nil
+	}
+	return err
+}
+
+// exchange reads a message and, if it is whole, does what it says.
+func (s *server) exchange(c *served) error {
+	n, err := read(c.fd, c.msg[c.got:])
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return io.EOF
+	}
+	c.got += n
+	if c.kind == 0 && c.msg[0] == kindHTTP {
+		c.kind = kindHTTP
+		return answerHTTP(c.fd, c.msg[:c.got])
+	}
+	if c.got < messageSize {
+		return nil
+	}
+	c.kind, c.got = c.msg[0], 0
+	switch c.kind {
+	case kindUp:
+		return nil
+	case kindDown:
+		if err := s.loop.change(c.fd, unix.EPOLLIN|unix.EPOLLOUT); err != nil {
+			return err
+		}
+	case kindExchange, kindEcho:
+	default:
+		return fmt.Errorf("unknown request %q", c.kind)
+	}
+	reply := newReply(&c.msg, c.peer, 0)
+	return writeMessage(c.fd, &reply)
+}
+
+// receive is an upload: its end is answered with what was received.
+func (s *server) receive(c *served) error {
+	n, err := read(c.fd, s.scratch)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		if c.wrong == nil {
+			c.wrong = c.check.take(s.scratch[:n])
+		}
+		return nil
+	}
+	reply := newReply(&c.msg, c.peer, c.check.off)
+	if err := errors.Join(c.wrong, c.check.complete()); err != nil {
+		reply[0] = 0
+	}
+	return errors.Join(writeMessage(c.fd, &reply), io.EOF)
+}
+
+// download sends blocks until the client ends its direction.
+func (s *server) download(c *served, events uint32) error {
+	if events&unix.EPOLLIN != 0 && c.send.end == 0 {
+		switch n, err := read(c.fd, s.scratch); {
+		case err != nil:
+			return err
+		case n > 0:
+			return fmt.Errorf("%d bytes in a download", n)
+		}
+		c.send.stop()
+		return s.loop.change(c.fd, unix.EPOLLOUT)
+	}
+	head, body := c.send.next()
+	n, err := write(c.fd, head, body)
+	if err != nil {
+		return err
+	}
+	c.send.off += int64(n)
+	if c.send.done() {
+		return io.EOF
+	}
+	return nil
+}
+
+// echo has at most one read's bytes in hand; while it has, it does not read.
+func (s *server) echo(c *served, events uint32) error {
+	if len(c.rest) == 0 {
+		n, err := read(c.fd, s.scratch)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return io.EOF
+		}
+		c.rest = append(c.rest[:0], s.scratch[:n]...)
+	}
+	n, err := write(c.fd, c.rest, nil)
+	if err != nil && err != unix.EAGAIN {
+		return err
+	}
+	waited := events&unix.EPOLLOUT != 0
+	switch c.rest = c.rest[n:]; {
+	case len(c.rest) > 0 && !waited:
+		return s.loop.change(c.fd, unix.EPOLLOUT)
+	case len(c.rest) == 0 && waited:
+		return s.loop.change(c.fd, unix.EPOLLIN)
+	}
+	return nil
+}
+
+func (s *server) http(c *served) error {
+	n, err := read(c.fd, s.scratch)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return io.EOF
+	}
+	return answerHTTP(c.fd, s.scratch[:n])
+}
+
+// answerHTTP answers when what was read ends a request. wrk sends one at a
+// time, which arrives in one piece or two.
+func answerHTTP(fd int, read []byte) error {
+	if !bytes.HasSuffix(read, []byte("\r\n\r\n")) {
+		return nil
+	}
+	_, err := write(fd, []byte("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"), []byte("ok\n"))
+	return err
+}

@@ -1,0 +1,172 @@
+// Package traffic is the benchmark's own application and its clients. Both are
+// single loops over epoll that cost as little as a process can, since they
+// share the machine with what is measured. Every byte, every end of a stream
+// and every peer address is checked; see the types reply and checker.
+package traffic
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+)
+
+// messageSize is the size of a request and of a reply.
+const messageSize = 64
+
+// What a client's first message asks for.
+const (
+	kindExchange = 'R' // a reply for this message and for each that follows
+	kindUp       = 'U' // count the blocks that follow, reply at their end
+	kindDown     = 'D' // a reply, then blocks until the client ends its direction
+	kindEcho     = 'E' // a reply, then the bytes that follow, and their end
+	kindHTTP     = 'G' // "GET …": for wrk
+)
+
+// message is a request or a reply. The filler behind the fields is the same in
+// all of them, so that two messages can be compared as a whole.
+type message [messageSize]byte
+
+func newMessage(kind byte, nonce uint64) message {
+	var m message
+	copy(m[:], pattern)
+	m[0] = kind
+	binary.LittleEndian.PutUint64(m[1:], nonce)
+	return m
+}
+
+// reply is what the server answers: the kind and nonce of the request, the
+// peer's address and port as the server's socket has it, and how many bytes it
+// has received. A server that received wrong bytes answers with kind 0.
+func newReply(request *message, peer netip.AddrPort, received int64) message {
+	m := *request
+	addr := peer.Addr().As16()
+	copy(m[9:25], addr[:])
+	binary.LittleEndian.PutUint16(m[25:], peer.Port())
+	binary.LittleEndian.PutUint64(m[27:], uint64(received))
+	return m
+}
+
+func (m *message) peer() netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(m[9:25])).Unmap(), binary.LittleEndian.Uint16(m[25:]))
+}
+
+// checkReply compares a reply with what it has to be. Where the variant does
+// not promise the client's port, any will do.
+func checkReply(got *message, request *message, local netip.AddrPort, exactPort bool, received int64) error {
+	seen := got.peer()
+	if seen.Addr() != local.Addr() || exactPort && seen.Port() != local.Port() {
+		return fmt.Errorf("the application saw %s, the client is %s", seen, local)
+	}
+	if want := newReply(request, seen, received); *got != want {
+		return fmt.Errorf("wrong reply to %s: got % x, want % x", local, got[:35], want[:35])
+	}
+	return nil
+}
+
+// blockSize is the unit of bulk streams: a header of 8 bytes, which is the
+// block's number and in its lowest bit whether it is the last, then pattern.
+const (
+	blockSize  = 256 << 10
+	headerSize = 8
+)
+
+// pattern never repeats within a block, so that bytes that were lost, doubled
+// or moved do not fit.
+var pattern = func() []byte {
+	b := make([]byte, blockSize)
+	x := uint64(0x9e3779b97f4a7c15)
+	for i := 0; i < len(b); i += 8 {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		binary.LittleEndian.PutUint64(b[i:], x)
+	}
+	return b
+}()
+
+// sender makes the blocks of one stream.
+type sender struct {
+	off  int64 // bytes sent
+	end  int64 // where the stream ends; 0: not decided
+	head [headerSize]byte
+}
+
+// stop makes the next block that has not begun the last.
+func (s *sender) stop() {
+	if s.end == 0 {
+		s.end = (s.off+blockSize-1)/blockSize*blockSize + blockSize
+	}
+}
+
+func (s *sender) done() bool { return s.end > 0 && s.off == s.end }
+
+// next are the bytes up to the end of the block, in two parts.
+func (s *sender) next() (head, body []byte) {
+	pos := s.off % blockSize
+	if pos >= headerSize {
+		return nil, pattern[pos:]
+	}
+	h := uint64(s.off/blockSize) << 1
+	if s.end > 0 && s.off-pos == s.end-blockSize {
+		h |= 1
+	}
+	binary.LittleEndian.PutUint64(s.head[:], h)
+	return s.head[pos:], pattern[headerSize:]
+}
+
+// checker checks the blocks of one stream: each header, and of each read the
+// first and the last bytes, which is where a relay that loses or repeats
+// something would show. (Each single byte is what the echo check compares.)
+type checker struct {
+	off  int64 // bytes received
+	head [headerSize]byte
+	last bool // the block that off is in, or at the end of, is the last
+}
+
+const sampleSize = 64
+
+func (c *checker) take(b []byte) error {
+	for len(b) > 0 {
+		pos := int(c.off % blockSize)
+		if c.last && pos == 0 {
+			return fmt.Errorf("%d bytes after the last block", len(b))
+		}
+		n := min(len(b), blockSize-pos)
+		if err := c.piece(b[:n], pos); err != nil {
+			return fmt.Errorf("byte %d of the stream: %w", c.off, err)
+		}
+		c.off += int64(n)
+		b = b[n:]
+	}
+	return nil
+}
+
+// piece checks bytes that begin at pos of a block and do not leave it.
+func (c *checker) piece(b []byte, pos int) error {
+	if pos < headerSize {
+		n := copy(c.head[pos:], b)
+		if pos+n < headerSize {
+			return nil
+		}
+		h := binary.LittleEndian.Uint64(c.head[:])
+		if want := uint64(c.off / blockSize); h>>1 != want {
+			return fmt.Errorf("block %d where %d belongs", h>>1, want)
+		}
+		c.last = h&1 == 1
+		b, pos = b[n:], pos+n
+	}
+	n := min(len(b), sampleSize)
+	end := pos + len(b)
+	if string(b[:n]) != string(pattern[pos:pos+n]) || string(b[len(b)-n:]) != string(pattern[end-n:end]) {
+		return fmt.Errorf("wrong bytes")
+	}
+	return nil
+}
+
+// complete tells whether the stream may end here.
+func (c *checker) complete() error {
+	if !c.last || c.off%blockSize != 0 {
+		return fmt.Errorf("stream ended early, at byte %d", c.off)
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/template"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
+)
+
+// variant is one way from a client to the application.
+type variant struct {
+	name string
+	role role
+
+	// exactPort: the application sees the client's port, too.
+	exactPort bool
+
+	rules func(*site) error  // programs the pod; nil: nothing
+	proxy func(*site) *start // how the proxy is started; nil: there is none
+}
+
+// role says in which tables a variant stands, and what it is compared with.
+type role int
+
+const (
+	limit    role = iota // no interception: what cannot be beaten
+	ours                 // a sidecar under test
+	peer                 // another proxy as its users set it up
+	borrower             // another proxy on our rules
+)
+
+// start is a program to run in the pod.
+type start struct {
+	user  lab.User
+	args  []string
+	files []*os.File // its descriptors from 3 on
+	env   []string
+}
+
+// variants are all, for each of the sidecars under test in both modes.
+func variants(proxies []sidecar) []variant {
+	all := []variant{{name: "direct", role: limit, exactPort: true}}
+	for _, p := range proxies {
+		for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+			all = append(all, variant{
+				name: p.label(mode), role: ours, exactPort: mode == contract.ModeNAT,
+				rules: ourRules(mode), proxy: ourProxy(p.path, mode),
+			})
+		}
+	}
+	for _, threads := range []int{1, 2} {
+		all = append(
+			all,
+			variant{name: fmt.Sprintf("haproxy-%d", threads), role: peer, rules: peerRules, proxy: haproxy(threads, true)},
+			variant{name: fmt.Sprintf("nginx-%d", threads), role: peer, rules: peerRules, proxy: nginx(threads)},
+			variant{
+				name: fmt.Sprintf("haproxy-%d/nat", threads), role: borrower,
+				rules: ourRules(contract.ModeNAT), proxy: haproxy(threads, false),
+			},
+			variant{
+				name: fmt.Sprintf("haproxy-%d/tproxy", threads), role: borrower,
+				rules: ourRules(contract.ModeTProxy), proxy: haproxy(threads, true),
+			},
+			variant{
+				name: fmt.Sprintf("nginx-%d/tproxy", threads), role: borrower,
+				rules: ourRules(contract.ModeTProxy), proxy: nginx(threads),
+			},
+		)
+	}
+	return all
+}
+
+// sidecar is a tproxy-proxy binary under test. With more than one, each has a
+// name.
+type sidecar struct{ name, path string }
+
+func (p sidecar) label(mode string) string { return strings.TrimPrefix(p.name+"-"+mode, "-") }
+
+func ourRules(mode string) func(*site) error {
+	return func(s *site) error { return redirect.Apply(s.net.Pod.Path(), redirect.Default(mode)) }
+}
+
+// ourProxy runs as in a pod. It logs no line per connection, as the peers do
+// not.
+func ourProxy(path, mode string) func(*site) *start {
+	return func(*site) *start {
+		user := lab.User{UID: contract.ProxyUID, NoNewPrivs: true}
+		if mode == contract.ModeTProxy {
+			user.Caps = []string{"net_raw"}
+		}
+		return &start{user: user, args: []string{path, "--mode", mode, "--log-level", "warn"}}
+	}
+}
+
+// peerUser is what the peers need where they spoof: NET_ADMIN. They have the
+// sidecar's uid, for which our rules look.
+var peerUser = lab.User{UID: contract.ProxyUID, Caps: []string{"net_admin"}}
+
+var (
+	//go:embed peers/haproxy.cfg
+	haproxyConfig string
+	//go:embed peers/nginx.conf
+	nginxConfig string
+	//go:embed peers/peer.nft
+	peerNFT string
+	//go:embed peers/peer.ip
+	peerIP string
+)
+
+func peerRules(s *site) error {
+	if err := s.batch(s.net.Pod, peerNFT, "nft", "-f", "-"); err != nil {
+		return err
+	}
+	return s.batch(s.net.Pod, peerIP, "ip", "-batch", "-")
+}
+
+func haproxy(threads int, transparent bool) func(*site) *start {
+	return func(s *site) *start {
+		conf := s.render("haproxy.cfg", haproxyConfig, map[string]any{"Threads": threads, "Transparent": transparent})
+		return &start{user: peerUser, args: []string{"haproxy", "-db", "-f", conf}}
+	}
+}
+
+func nginx(workers int) func(*site) *start {
+	return func(s *site) *start {
+		conf := s.render("nginx.conf", nginxConfig, map[string]any{"Threads": workers, "Dir": s.dir})
+		st := &start{user: peerUser, args: []string{"nginx", "-e", "stderr", "-p", s.dir, "-c", conf}, env: []string{"NGINX=3;4;"}}
+		for _, bind := range []unix.Sockaddr{
+			&unix.SockaddrInet4{Port: contract.ProxyPort}, &unix.SockaddrInet6{Port: contract.ProxyPort},
+		} {
+			f, err := transparentListener(s.net.Pod, bind)
+			if err != nil {
+				s.t.Fatalf("listener for nginx: %v", err)
+			}
+			st.files = append(st.files, f)
+		}
+		return st
+	}
+}
+
+// transparentListener does for nginx what it cannot do itself.
+func transparentListener(pod *lab.NS, bind unix.Sockaddr) (f *os.File, err error) {
+	family := unix.AF_INET
+	if _, ok := bind.(*unix.SockaddrInet6); ok {
+		family = unix.AF_INET6
+	}
+	err = pod.Do(func() error {
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("socket", err)
+		}
+		f = os.NewFile(uintptr(fd), "listener")
+		set := []struct{ level, option int }{{unix.SOL_SOCKET, unix.SO_REUSEADDR}, {unix.IPPROTO_IP, unix.IP_TRANSPARENT}}
+		if family == unix.AF_INET6 {
+			set = append(set, struct{ level, option int }{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY})
+		}
+		for _, o := range set {
+			if err := unix.SetsockoptInt(fd, o.level, o.option, 1); err != nil {
+				return os.NewSyscallError("setsockopt", err)
+			}
+		}
+		if err := unix.Bind(fd, bind); err != nil {
+			return os.NewSyscallError("bind", err)
+		}
+		return os.NewSyscallError("listen", unix.Listen(fd, 4096))
+	})
+	return f, err
+}
+
+// render writes a template as a file that every user can read.
+func (s *site) render(name, text string, data any) string {
+	path := filepath.Join(s.dir, name)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err == nil {
+		err = template.Must(template.New(name).Parse(text)).Execute(f, data)
+		f.Close()
+	}
+	if err != nil {
+		s.t.Fatalf("write %s: %v", path, err)
+	}
+	return path
+}
+
+// run starts the program in the pod; it ends with the benchmark.
+func (st *start) run(s *site) *lab.Proc {
+	args := st.user.Args(st.args...)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.ExtraFiles = st.files
+	cmd.Env = append(os.Environ(), st.env...)
+	p := s.net.Pod.StartCmd(cmd)
+	for _, f := range st.files {
+		f.Close()
+	}
+	return p
+}
+
+// raiseFileLimit gives this process and those it starts what the machine
+// allows, and returns it.
+func raiseFileLimit() (int, error) {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	l.Cur = l.Max
+	return int(min(l.Max, 1<<20)), os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l))
+}
