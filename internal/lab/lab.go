@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // TB is the part of testing.TB that the lab needs; [Main] makes one outside of
@@ -88,6 +89,10 @@ func Main(ctx context.Context, log io.Writer, story func(TB)) error {
 		m.fail(ctx.Err())
 	}
 	m.cleanup()
+	select {
+	case <-done: // what it was still making is undone, too: see Cleanup
+	case <-time.After(Patience):
+	}
 	return m.err
 }
 

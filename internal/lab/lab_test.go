@@ -3,8 +3,10 @@ package lab
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -102,10 +104,19 @@ func TestMainCleansUp(t *testing.T) {
 	if err := Main(ctx, &log, story(func(tb TB) { tb.Fatalf("bad end") })); err == nil || err.Error() != "bad end" {
 		t.Errorf("bad story: %v", err)
 	}
-	if err := Main(ctx, &log, story(func(TB) { cancel(); select {} })); err != context.Canceled {
+	if err := Main(ctx, &log, story(func(tb TB) {
+		cancel()
+		for { // ended by the cleanup
+			New(tb, "late")
+		}
+	})); err != context.Canceled {
 		t.Errorf("interrupted story: %v", err)
 	}
-	for _, p := range paths {
+	late, err := filepath.Glob(filepath.Join(netnsDir, fmt.Sprintf("lab%d-*-late", os.Getpid())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range append(paths, late...) {
 		if _, err := os.Stat(p); !os.IsNotExist(err) {
 			t.Errorf("stat %s: %v", p, err)
 		}
