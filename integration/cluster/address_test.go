@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// A greeting is what a dialled application told, beside what the client knows.
+type greeting struct {
+	target     string
+	client     netip.AddrPort // the client's own address
+	seen       netip.AddrPort // the client's address as the application saw it
+	servedAt   netip.AddrPort
+	servedBy   string
+	err        string
+	clientName string
+}
+
+// greetings reads what box dial prints.
+func greetings(client, out string) map[string]greeting {
+	all := map[string]greeting{}
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if len(f) == 5 && f[1] != "error" {
+			all[f[0]] = greeting{target: f[0], clientName: client, client: netip.MustParseAddrPort(f[1]), seen: netip.MustParseAddrPort(f[2]),
+				servedAt: netip.MustParseAddrPort(f[3]), servedBy: f[4]}
+		} else if len(f) > 0 {
+			all[f[0]] = greeting{target: f[0], clientName: client, err: strings.TrimSpace(line)}
+		}
+	}
+	return all
+}
+
+// TestClientAddress dials, in both families, pods of both modes and one
+// without a sidecar, at their own address and through a ClusterIP service: from
+// a pod on the same node, one on the other node, and both nodes themselves.
+// The application must see the same with us as without, and for a pod that is
+// the pod's address.
+func TestClientAddress(t *testing.T) {
+	ns := newNamespace(t)
+	servers := []string{"nat", "tproxy", "plain"}
+	var objects []string
+	for _, name := range servers {
+		mode := strings.TrimSuffix(name, "plain")
+		objects = append(objects, server(name, 1, mode).yaml(t), service(name, name, ""))
+	}
+	clients := []string{"same", "other"}
+	for i, name := range clients {
+		objects = append(objects, pod{name: name, node: i + 1}.yaml(t))
+	}
+	ns.apply(objects...)
+	ns.ready(append(servers, clients...)...)
+
+	type route struct{ server, kind, family string }
+	routes := map[string]route{}
+	var targets []string
+	for _, s := range servers {
+		for kind, object := range map[string]string{"pod": "pod/" + s, "service": "service/" + s} {
+			for i, ip := range ns.addrs(object) {
+				target := net.JoinHostPort(ip.String(), "8080")
+				routes[target] = route{s, kind, []string{"IPv4", "IPv6"}[i]}
+				targets = append(targets, target)
+			}
+		}
+	}
+	for _, client := range []string{"same", "other", "node1", "node2"} {
+		got := map[route]greeting{}
+		for target, g := range dial(ns, client, targets) {
+			got[routes[target]] = g
+		}
+		logs := map[string]string{}
+		for _, s := range servers {
+			logs[s] = ns.kubectl("logs", s, "--all-containers")
+		}
+		for r, g := range got {
+			t.Run(fmt.Sprintf("%s to %s of %s, %s", client, r.kind, r.server, r.family), func(t *testing.T) {
+				if g.err != "" {
+					t.Fatal(g.err)
+				}
+				if want := "\naccepted " + g.seen.String() + " "; !strings.Contains(logs[r.server], want) {
+					t.Errorf("no %q in the application's log:\n%s", want, logs[r.server])
+				}
+				if want := "msg=accepted client=" + net.JoinHostPort(g.seen.Addr().String(), ""); r.server != "plain" && !strings.Contains(logs[r.server], want) {
+					t.Errorf("no %q in the sidecar's log: it was passed by\n%s", want, logs[r.server])
+				}
+				if plain := got[route{"plain", r.kind, r.family}]; g.seen.Addr() != plain.seen.Addr() {
+					t.Errorf("the application saw %s, without us it sees %s", g.seen.Addr(), plain.seen.Addr())
+				}
+				if strings.HasPrefix(client, "node") && r.kind == "service" {
+					return // kube-proxy masquerades what comes from outside of the pods' network
+				}
+				if g.seen.Addr() != g.client.Addr() {
+					t.Errorf("the application saw %s, the client is %s", g.seen.Addr(), g.client.Addr())
+				}
+				if r.server != "tproxy" && g.seen.Port() != g.client.Port() {
+					t.Errorf("the application saw port %d, the client's is %d", g.seen.Port(), g.client.Port())
+				}
+			})
+		}
+	}
+}
+
+// dial has a pod or a node dial the targets.
+func dial(ns *namespace, client string, targets []string) map[string]greeting {
+	ns.t.Helper()
+	if n, ok := map[string]int{"outside": 0, "node1": 1, "node2": 2}[client]; ok {
+		return greetings(client, onNodeRun(ns.t, n, append([]string{binDir + "/box", "dial"}, targets...)...))
+	}
+	return greetings(client, ns.kubectl(append([]string{"exec", client, "--", "/box", "dial"}, targets...)...))
+}
+
+// service is a service of both families in front of the pods labelled app;
+// more are further fields of its spec.
+func service(name, app, more string) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: Service\nmetadata: {name: %s}\n"+
+		"spec: {ipFamilyPolicy: RequireDualStack, selector: {app: %s}, ports: [{port: 8080}]%s}", name, app, more)
+}

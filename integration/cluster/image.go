@@ -1,0 +1,164 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// An image has one layer: files of this machine, where they are here unless
+// its map says otherwise. A folder stands for all that is in it.
+type image struct {
+	name  string            // with a tag that is not latest, or the kubelet asks a registry
+	entry []string          //
+	files map[string]string // path in the image → path here
+}
+
+// ownImages are what the tests' pods are made of. Without an argument a box
+// waits, so it also is what holds a pod's namespaces.
+var ownImages = []image{
+	{"test/box:1", []string{"/box"}, map[string]string{"/box": binDir + "/box"}},
+	{"test/agnhost:1", []string{"/agnhost"}, map[string]string{"/agnhost": binDir + "/agnhost"}},
+}
+
+// load gives images and docker archives to every node.
+func load(images []image, archives []string) error {
+	dir := filepath.Join(runDir, "images")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, m := range images {
+		archive := filepath.Join(dir, strings.NewReplacer("/", "-", ":", "-").Replace(m.name)+".tar")
+		if err := m.write(archive); err != nil {
+			return fmt.Errorf("image %s: %w", m.name, err)
+		}
+		archives = append(archives, archive)
+	}
+	for _, archive := range archives {
+		for n := 1; n <= nodes; n++ {
+			err := shell(fmt.Sprintf("%s/cluster nx %d ctr -n k8s.io images import --local %s", binDir, n, archive))
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// write writes the image as `docker save` would.
+func (m image) write(archive string) error {
+	var layer bytes.Buffer
+	tw := tar.NewWriter(&layer)
+	made := map[string]bool{"/": true}
+	for _, d := range []string{"/tmp", "/run", "/var/tmp"} {
+		if err := mkdir(tw, made, d, 0o1777); err != nil {
+			return err
+		}
+	}
+	for to, from := range m.files {
+		err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			return add(tw, made, path.Join(to, strings.TrimPrefix(p, from)), p)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return err
+	}
+	diff := fmt.Sprintf("%x", sha256.Sum256(layer.Bytes()))
+	config, err := json.Marshal(map[string]any{
+		"architecture": runtime.GOARCH, "os": "linux",
+		"config": map[string]any{"Entrypoint": m.entry},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + diff}},
+	})
+	if err != nil {
+		return err
+	}
+	manifest, err := json.Marshal([]any{map[string]any{"Config": "config.json", "RepoTags": []string{m.name}, "Layers": []string{"layer.tar"}}})
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	tw = tar.NewWriter(f)
+	for name, text := range map[string][]byte{"config.json": config, "layer.tar": layer.Bytes(), "manifest.json": manifest} {
+		if err := tw.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}); err != nil {
+			return err
+		}
+		if _, err := tw.Write(text); err != nil {
+			return err
+		}
+	}
+	return tw.Close()
+}
+
+// mkdir adds a folder and those above it.
+func mkdir(tw *tar.Writer, made map[string]bool, dir string, mode int64) error {
+	if made[dir] {
+		return nil
+	}
+	made[dir] = true
+	if err := mkdir(tw, made, path.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	return tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir[1:] + "/", Mode: mode})
+}
+
+// add adds one file, as root's; a symbolic link becomes what it points to.
+func add(tw *tar.Writer, made map[string]bool, to, from string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return mkdir(tw, made, to, int64(info.Mode().Perm()))
+	}
+	if err := mkdir(tw, made, path.Dir(to), 0o755); err != nil {
+		return err
+	}
+	if err := tw.WriteHeader(&tar.Header{Name: to[1:], Mode: int64(info.Mode().Perm()), Size: info.Size()}); err != nil {
+		return err
+	}
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(tw, f)
+	return err
+}
+
+// withLibraries adds to files the programs given and every library that they
+// are linked with.
+func withLibraries(files map[string]string, programs ...string) (map[string]string, error) {
+	for _, p := range programs {
+		files[p] = p
+		out, err := exec.Command("ldd", p).Output()
+		if err != nil {
+			return nil, fmt.Errorf("ldd %s: %w", p, err)
+		}
+		for _, word := range strings.Fields(string(out)) {
+			if strings.HasPrefix(word, "/") {
+				files[word] = word
+			}
+		}
+	}
+	return files, nil
+}

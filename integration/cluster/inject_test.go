@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// plainDeployment is what an application's owner has before anything is
+// injected; more are further fields of the pod template's metadata.
+func plainDeployment(name, more string) string {
+	return `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ` + name + `}
+spec:
+  selector: {matchLabels: {app: ` + name + `}}
+  template:
+    metadata: {labels: {app: ` + name + `}` + more + `}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers: [{name: app, image: test/box:1, args: [serve, ":8080"]}]
+`
+}
+
+// TestInjectCommand applies what `tproxy-install inject` makes of a
+// Deployment.
+func TestInjectCommand(t *testing.T) {
+	ns := newNamespace(t)
+	ns.apply(pod{name: "client", node: 2}.yaml(t))
+	for _, mode := range modes {
+		cmd := exec.Command("../../bin/tproxy-install", "inject", "--mode", mode)
+		cmd.Stdin = strings.NewReader(plainDeployment(mode, ""))
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		ns.apply(string(out))
+	}
+	for _, mode := range modes {
+		ns.intercepted(mode)
+	}
+}
+
+// TestAdmissionPolicy has the API server inject.
+func TestAdmissionPolicy(t *testing.T) {
+	if err := kubectl("apply", "-k", "../../k8s/inject"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := kubectl("delete", "-k", "../../k8s/inject"); err != nil {
+			t.Error(err)
+		}
+	})
+	ns := newNamespace(t)
+	ns.apply(pod{name: "client", node: 2}.yaml(t))
+	// A policy is in force a moment after it is there.
+	await(t, 30*time.Second, "policy in force", func() error {
+		out, err := ns.input("apiVersion: v1\nkind: Pod\nmetadata: {name: try, labels: {tproxy-cni.io/inject: nat}}\n"+
+			"spec: {containers: [{name: app, image: test/box:1}]}", "create", "-f", "-", "--dry-run=server", "-o", "yaml")
+		if err == nil && !strings.Contains(out, "tproxy-proxy") {
+			err = fmt.Errorf("not injected:\n%s", out)
+		}
+		return err
+	})
+	for _, mode := range modes {
+		ns.apply(plainDeployment(mode, ""))
+		ns.apply(strings.Replace(plainDeployment(mode, ""), "{app: "+mode+"}}\n    spec", "{app: "+mode+", tproxy-cni.io/inject: "+mode+"}}\n    spec", 1))
+	}
+	for _, mode := range modes {
+		ns.intercepted(mode)
+	}
+}
+
+// intercepted asks that a Deployment's pod is reached through the sidecar.
+func (ns *namespace) intercepted(deployment string) {
+	ns.t.Helper()
+	ns.kubectl("rollout", "status", "deployment/"+deployment, "--timeout=60s")
+	ns.ready("client")
+	name := strings.TrimSpace(ns.kubectl("get", "pods", "-l", "app="+deployment, "--field-selector=status.phase=Running", "-o", "jsonpath={.items[0].metadata.name}"))
+	reaches(ns.t, ns, "client", name)
+}

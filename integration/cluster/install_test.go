@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// manifests is one of the folders of k8s/ for the cluster's distribution.
+func manifests(folder, distro string) string {
+	return filepath.Join("../../k8s", folder, distro)
+}
+
+// installed waits until every node's installer says that the plugin is in the
+// chain.
+func installed() error {
+	return kubectl("-n", "tproxy-cni", "rollout", "status", "daemonset/tproxy-install", "--timeout=90s")
+}
+
+// list is the network's list on a node, as it is now.
+func list(t *testing.T, n int) string {
+	t.Helper()
+	d, err := theDistro()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return onNodeRun(t, n, "cat", filepath.Join(d.confDir, d.list))
+}
+
+// chained reports whether our plugin is the last of a valid list.
+func chained(text string) error {
+	var l struct{ Plugins []struct{ Type string } }
+	if err := json.Unmarshal([]byte(text), &l); err != nil {
+		return fmt.Errorf("%w in\n%s", err, text)
+	}
+	if n := len(l.Plugins); n == 0 || l.Plugins[n-1].Type != "tproxy-cni" {
+		return fmt.Errorf("not in the chain:\n%s", text)
+	}
+	return nil
+}
+
+// TestListRewritten: the node's own network writes its list anew, in its own
+// way; our entry is back at once, and the next pod is intercepted.
+func TestListRewritten(t *testing.T) {
+	ns := newNamespace(t)
+	d, err := theDistro()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		if err := chained(list(t, 1)); err != nil {
+			t.Fatal(err)
+		}
+		// The list is replaced from here, so that the moment is known.
+		own := d.on(1)
+		path := filepath.Join(d.confDir, d.list)
+		write := "cat > " + path
+		if !d.inPlace {
+			write = "cat > " + path + ".temp && mv " + path + ".temp " + path
+		}
+		began := time.Now()
+		onNodeInput(t, 1, own, "sh", "-c", write)
+		await(t, 10*time.Second, "repair", func() error { return chained(list(t, 1)) })
+		t.Logf("repaired within %v, of which most is the time to look", time.Since(began).Round(time.Millisecond))
+
+		name := fmt.Sprintf("nat-%d", round)
+		ns.apply(server(name, 1, "nat").yaml(t), pod{name: "client-" + name, node: 2}.yaml(t))
+		ns.ready(name, "client-"+name)
+		reaches(t, ns, "client-"+name, name)
+	}
+	// And by the network's own daemon.
+	onNodeRun(t, 1, "pkill", "-x", "base-cni")
+	await(t, 10*time.Second, "rewritten and repaired", func() error { return chained(list(t, 1)) })
+}
+
+// TestUpdateUnderPods rolls the installer while 50 pods are being made: all of
+// them start, and a sidecar is only ready in a pod that is intercepted.
+func TestUpdateUnderPods(t *testing.T) {
+	ns := newNamespace(t)
+	deployment := func(mode string) string {
+		return "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: " + mode + "}\nspec:\n  replicas: 25\n  selector: {matchLabels: {app: " + mode + "}}\n  template:\n" +
+			indent(server(mode, 0, mode).template(t), "    ")
+	}
+	if err := kubectl("-n", "tproxy-cni", "rollout", "restart", "daemonset/tproxy-install"); err != nil {
+		t.Fatal(err)
+	}
+	ns.apply(deployment("nat"), deployment("tproxy"), pod{name: "client", node: 2}.yaml(t))
+	if err := installed(); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range modes {
+		ns.kubectl("rollout", "status", "deployment/"+mode, "--timeout=180s")
+	}
+	ns.ready("client")
+	for _, mode := range modes {
+		for _, p := range strings.Fields(ns.kubectl("get", "pods", "-l", "app="+mode, "-o", "jsonpath={.items[*].metadata.name}")) {
+			reaches(t, ns, "client", p)
+		}
+	}
+}

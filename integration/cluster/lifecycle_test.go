@@ -1,0 +1,207 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestProbes: the kubelet's probes of the application go through the sidecar
+// like everyone's connections, and say what they would say without it.
+func TestProbes(t *testing.T) {
+	ns := newNamespace(t)
+	good := `startupProbe: {tcpSocket: {port: 8081}, periodSeconds: 1}, livenessProbe: {httpGet: {path: /healthz, port: 8081}, periodSeconds: 1}, ` +
+		`readinessProbe: {exec: {command: [/agnhost, help]}, periodSeconds: 1, timeoutSeconds: 10}`
+	var objects []string
+	for _, mode := range modes {
+		objects = append(objects,
+			pod{name: "http-" + mode, mode: mode, image: "test/agnhost:1", args: []string{"netexec", "--http-port=8081", "--udp-port=-1"}, container: good}.yaml(t),
+			pod{name: "grpc-" + mode, mode: mode, image: "test/agnhost:1", args: []string{"grpc-health-checking", "--port=9000"},
+				container: `livenessProbe: {grpc: {port: 9000}}, readinessProbe: {grpc: {port: 9000}, periodSeconds: 1}`}.yaml(t),
+			// nothing listens on 9: a proxy that accepts before it knows would
+			// make this one ready
+			pod{name: "bad-" + mode, mode: mode, args: []string{"serve", ":8080"}, container: "readinessProbe: {tcpSocket: {port: 9}, periodSeconds: 1}"}.yaml(t),
+		)
+	}
+	ns.apply(objects...)
+	for _, mode := range modes {
+		ns.ready("http-"+mode, "grpc-"+mode)
+		await(t, time.Minute, "failing probe of "+mode, func() error {
+			out := ns.kubectl("describe", "pod", "bad-"+mode)
+			if !regexp.MustCompile(`Readiness probe failed: .*:9: connect: connection refused`).MatchString(out) {
+				return fmt.Errorf("no refusal in\n%s", out)
+			}
+			return nil
+		})
+		ready := ns.kubectl("get", "pod", "bad-"+mode, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+		if ready != "False" {
+			t.Errorf("%s: Ready is %s for an application that does not listen on the probe's port", mode, ready)
+		}
+	}
+}
+
+// TestSidecarKilled: while the sidecar is down connections are refused, never
+// passed on past it, and they work again after its restart.
+func TestSidecarKilled(t *testing.T) {
+	ns := newNamespace(t)
+	objects := []string{pod{name: "client", node: 1}.yaml(t)}
+	for _, mode := range modes {
+		objects = append(objects, server(mode, 1, mode).yaml(t))
+	}
+	ns.apply(objects...)
+	ns.ready("client", "nat", "tproxy")
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) {
+			reaches(t, ns, "client", mode)
+			before := len(regexp.MustCompile(`(?m)^accepted `).FindAllString(ns.kubectl("logs", mode, "-c", "app"), -1))
+			restarts := ns.restarts(mode)
+			// Held down by a stopped kubelet: it would restart the sidecar.
+			onNodeRun(t, 1, "pkill", "-STOP", "-x", "kubelet")
+			t.Cleanup(func() { onNodeRun(t, 1, "pkill", "-CONT", "-x", "kubelet") })
+			_, uid := ns.placed(mode)
+			onNodeRun(t, 1, "sh", "-c", "for p in /proc/[0-9]*; do grep -qs "+uid+" $p/cgroup && [ \"$(cat $p/comm)\" = tproxy-proxy ] && kill -KILL ${p#/proc/}; done; true")
+			var targets []string
+			for _, ip := range ns.addrs("pod/" + mode) {
+				targets = append(targets, net.JoinHostPort(ip.String(), "8080"))
+			}
+			for range 3 {
+				for _, g := range dial(ns, "node1", targets) {
+					if !strings.Contains(g.err, "refused") {
+						t.Errorf("with the sidecar dead: %+v, want a refusal", g)
+					}
+				}
+			}
+			onNodeRun(t, 1, "pkill", "-CONT", "-x", "kubelet")
+			await(t, time.Minute, "restart of the sidecar", func() error {
+				if n := ns.restarts(mode); n == restarts {
+					return fmt.Errorf("restarted %d times", n)
+				}
+				return nil
+			})
+			ns.ready(mode)
+			after := len(regexp.MustCompile(`(?m)^accepted `).FindAllString(ns.kubectl("logs", mode, "-c", "app"), -1))
+			if n := after - before; n > 2*int(time.Minute/time.Second) {
+				t.Errorf("the application saw %d connections", n) // readiness probes only
+			}
+			reaches(t, ns, "client", mode)
+		})
+	}
+}
+
+// restarts is how often the sidecar was restarted.
+func (ns *namespace) restarts(pod string) (n int) {
+	ns.t.Helper()
+	out := ns.kubectl("get", "pod", pod, "-o", "jsonpath={.status.initContainerStatuses[0].restartCount}")
+	if _, err := fmt.Sscan(out, &n); err != nil {
+		ns.t.Fatalf("%q: %v", out, err)
+	}
+	return n
+}
+
+// TestJob: a Job ends when its application does, although the sidecar would
+// not.
+func TestJob(t *testing.T) {
+	ns := newNamespace(t)
+	for _, mode := range modes {
+		p := pod{name: mode, mode: mode, args: []string{"dial", "127.0.0.1:1"}, spec: "restartPolicy: Never"}
+		ns.apply("apiVersion: batch/v1\nkind: Job\nmetadata: {name: " + mode + "}\nspec:\n  backoffLimit: 0\n  template:\n" + indent(p.template(t), "    "))
+	}
+	for _, mode := range modes {
+		ns.kubectl("wait", "--for=condition=Complete", "--timeout=60s", "job/"+mode)
+	}
+}
+
+// TestRollingUpdate replaces all pods of a Deployment twice while a client
+// makes 200 connections a second through its service: none may fail. The
+// application must outlive the moment in which kube-proxy learns that it
+// ends, as it must without a sidecar: hence its preStop.
+func TestRollingUpdate(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) {
+			ns := newNamespace(t)
+			p := server("web", 0, mode)
+			p.container += `, lifecycle: {preStop: {sleep: {seconds: 3}}}`
+			ns.apply(service("web", "web", ""), "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n"+
+				"  replicas: 3\n  selector: {matchLabels: {app: web}}\n  template:\n"+
+				indent(p.template(t), "    "))
+			ns.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+			target := net.JoinHostPort(ns.addrs("service/web")[0].String(), "8080")
+			ns.apply(pod{name: "client", node: 2, args: []string{"load", "-rate", "200", target}, spec: "restartPolicy: Never"}.yaml(t))
+			ns.ready("client")
+			for range 2 {
+				ns.kubectl("rollout", "restart", "deployment/web")
+				ns.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+			}
+			// The report comes at the end, and the log goes with the pod.
+			onNodeRun(t, 2, "pkill", "-TERM", "-f", "^/box load")
+			ns.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s", "pod/client")
+			out := ns.kubectl("logs", "client")
+			var good, servers, failed int
+			if _, err := fmt.Sscanf(out, "good %d servers %d failed %d", &good, &servers, &failed); err != nil {
+				t.Fatalf("%q: %v", out, err)
+			}
+			if failed != 0 || servers < 9 || good < 1000 {
+				t.Errorf("want none failed and 9 servers:\n%s", out)
+			}
+			t.Log(out)
+		})
+	}
+}
+
+func indent(text, by string) string { return by + strings.ReplaceAll(text, "\n", "\n"+by) }
+
+// TestKubeletRestarted: pods do not notice.
+func TestKubeletRestarted(t *testing.T) {
+	ns := newNamespace(t)
+	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t), pod{name: "client", node: 2}.yaml(t))
+	ns.ready("nat", "tproxy", "client")
+	before := onNodeRun(t, 1, "pgrep", "-x", "kubelet")
+	onNodeRun(t, 1, "pkill", "-x", "kubelet")
+	await(t, time.Minute, "kubelet back", func() error {
+		if now := onNodeRun(t, 1, "sh", "-c", "pgrep -x kubelet || true"); now == "" || now == before {
+			return fmt.Errorf("kubelets: %q", now)
+		}
+		return nil
+	})
+	if err := kubectl("wait", "--for=condition=Ready", "--timeout=60s", "node/node1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range modes {
+		ns.ready(mode)
+		if n := ns.restarts(mode); n != 0 {
+			t.Errorf("%s: the sidecar was restarted %d times", mode, n)
+		}
+		reaches(t, ns, "client", mode)
+	}
+}
+
+// TestReboot ends a node with everything on it and starts it again from its
+// disk: its pods come back, intercepted.
+func TestReboot(t *testing.T) {
+	ns := newNamespace(t)
+	ns.apply(server("nat", 2, "nat").yaml(t), server("tproxy", 2, "tproxy").yaml(t), pod{name: "client", node: 1}.yaml(t))
+	ns.ready("nat", "tproxy", "client")
+	was := ns.addrs("pod/nat")
+	if err := stop(nodeDir(2) + ".pid"); err != nil {
+		t.Fatal(err)
+	}
+	if err := startNode(2); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 2*time.Minute, "pods made anew", func() error {
+		if err := kubectl("wait", "--for=condition=Ready", "--timeout=1s", "node/node2"); err != nil {
+			return err
+		}
+		if now := ns.addrs("pod/nat"); now == was {
+			return fmt.Errorf("still %v", now)
+		}
+		return nil
+	})
+	for _, mode := range modes {
+		ns.ready(mode)
+		reaches(t, ns, "client", mode)
+	}
+}

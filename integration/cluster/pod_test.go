@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var modes = []string{"nat", "tproxy"}
+
+// A pod is one application with or without our sidecar.
+type pod struct {
+	name string
+	node int    // where it runs; 0 leaves that to the scheduler
+	mode string // "" is a pod without a sidecar and without our annotation
+	args []string
+
+	image       string   // "" is test/box:1
+	container   string   // further fields of the application's container, in YAML's flow style
+	annotations []string // further ones
+	spec        string   // further fields of the pod
+	restricted  bool     // fit for Pod Security restricted
+}
+
+// server is a pod that serves on port 8080 of both families.
+func server(name string, node int, mode string) pod {
+	return pod{name: name, node: node, mode: mode, args: []string{"serve", ":8080"},
+		container: "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"}
+}
+
+func (p pod) yaml(t *testing.T) string {
+	t.Helper()
+	return "apiVersion: v1\nkind: Pod\n" + p.template(t)
+}
+
+// template is the pod as part of a Deployment or a Job.
+func (p pod) template(t *testing.T) string {
+	t.Helper()
+	args, err := json.Marshal(append([]string{}, p.args...)) // none is [], not null
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := []string{"metadata:", "  name: " + p.name, "  labels: {app: " + p.name + "}", "  annotations:"}
+	annotations := p.annotations
+	if p.mode != "" {
+		annotations = append([]string{"tproxy-cni.io/mode: " + p.mode}, annotations...)
+	}
+	for _, a := range append(annotations, "test/of: client-address") {
+		lines = append(lines, "    "+a)
+	}
+	lines = append(lines, "spec:", "  terminationGracePeriodSeconds: 5")
+	if p.node != 0 {
+		lines = append(lines, fmt.Sprintf("  nodeSelector: {kubernetes.io/hostname: node%d}", p.node))
+	}
+	if p.spec != "" {
+		lines = append(lines, "  "+p.spec)
+	}
+	security := ""
+	if p.restricted {
+		lines = append(lines, "  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}")
+		security = "securityContext: {runAsUser: 1000, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}, "
+	}
+	if p.mode != "" {
+		lines = append(lines, "  initContainers:", "  - "+sidecar(t, p.mode))
+	}
+	image := p.image
+	if image == "" {
+		image = "test/box:1"
+	}
+	container := "{name: app, image: " + image + ", " + security + "args: " + string(args)
+	if p.container != "" {
+		container += ", " + p.container
+	}
+	return strings.Join(append(lines, "  containers:", "  - "+container+"}"), "\n")
+}
+
+// sidecar is our container as README.md and the manifests have it.
+func sidecar(t *testing.T, mode string) string {
+	t.Helper()
+	security := map[string]string{
+		"nat": "{runAsNonRoot: true, runAsUser: 7089, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, " +
+			"capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}",
+		// Without a capabilities section: NET_RAW is in the runtime's default
+		// set, and to ask for it is what Pod Security baseline refuses.
+		"tproxy": "{runAsNonRoot: true, runAsUser: 7089, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, seccompProfile: {type: RuntimeDefault}}",
+	}[mode]
+	return "{name: tproxy-proxy, image: " + productImage(t, "proxy") + ", args: [--mode, " + mode + ", --log-level, debug], restartPolicy: Always, " +
+		"startupProbe: {httpGet: {path: /readyz, port: 5001}, periodSeconds: 1, failureThreshold: 30}, securityContext: " + security + "}"
+}
+
+// productImage is the name of the image in dist/images whose name holds word.
+func productImage(t *testing.T, word string) string {
+	t.Helper()
+	all, _ := filepath.Glob(archives())
+	for _, a := range all {
+		if !strings.Contains(filepath.Base(a), word) {
+			continue
+		}
+		out, err := exec.Command("tar", "-xOf", a, "manifest.json").Output()
+		var m []struct{ RepoTags []string }
+		if err == nil {
+			err = json.Unmarshal(out, &m)
+		}
+		if err != nil || len(m) == 0 || len(m[0].RepoTags) == 0 {
+			t.Fatalf("%s: no name: %v", a, err)
+		}
+		return m[0].RepoTags[0]
+	}
+	t.Fatalf("no image for %s in dist/images", word)
+	return ""
+}
