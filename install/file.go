@@ -45,18 +45,24 @@ type content struct {
 	mode     fs.FileMode
 	uid, gid int
 
+	// follow says that a symbolic link stays and the file behind it is
+	// replaced, as in a directory that is swapped as a whole through a link
+	// named ..data. Only files in the same directory or below are followed to.
+	follow bool
+
 	// ready, if set, is called with the finished temporary file just before
 	// the rename; its error leaves the old file in place.
 	ready func(temp string) error
 }
 
-// replace makes the file at path. Where that is a symbolic link, as in a
-// directory that is swapped as a whole through a link named ..data, the file
-// behind it is replaced and the link stays.
+// replace makes the file at path. A symbolic link there is replaced itself,
+// unless c says to follow it.
 func (d disk) replace(path string, c content) (err error) {
-	target, err := behind(path)
-	if err != nil {
-		return err
+	target := path
+	if c.follow {
+		if target, err = behind(path); err != nil {
+			return err
+		}
 	}
 	temp, err := d.temp(filepath.Dir(target), c)
 	if err != nil {
@@ -78,7 +84,7 @@ func (d disk) replace(path string, c content) (err error) {
 	if err := d.syncDir(filepath.Dir(target)); err != nil {
 		return err
 	}
-	if filepath.Dir(target) != filepath.Dir(path) {
+	if target != path {
 		return d.poke(filepath.Dir(path))
 	}
 	return nil
@@ -121,15 +127,24 @@ func (d disk) temp(dir string, c content) (path string, err error) {
 }
 
 // behind is the file that path leads to; path itself where there is none yet.
+// A link that leads out of the directory leads to somebody else's file.
 func behind(path string) (string, error) {
+	link, err := os.Readlink(path)
+	if err != nil {
+		return path, nil // no link
+	}
 	target, err := filepath.EvalSymlinks(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return target, err
+	if err != nil {
+		return "", err
 	}
-	if link, lerr := os.Readlink(path); lerr == nil {
-		return "", fmt.Errorf("%s is a symbolic link to %s, which is not to be seen from here: mount its directory, too: %w", path, link, err)
+	home, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return "", err
 	}
-	return path, nil
+	if !strings.HasPrefix(target, home+"/") {
+		return "", fmt.Errorf("%s is a symbolic link out of its directory, to %s: make it a file", path, link)
+	}
+	return target, nil
 }
 
 // poke lets the runtime look at dir again. It hears only of changes in the

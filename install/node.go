@@ -142,7 +142,7 @@ func (n *node) write(o *outcome, changes []change) error {
 // content has the mode and the owner of the file that it replaces or that it
 // is made of.
 func (n *node) content(path string, ch change) content {
-	c := content{data: ch.new, mode: 0o600, uid: os.Geteuid(), gid: os.Getegid()}
+	c := content{data: ch.new, mode: 0o600, uid: os.Geteuid(), gid: os.Getegid(), follow: true}
 	c.ready = func(string) error { return still(path, ch.old) }
 	if info, err := os.Stat(filepath.Join(n.confDir, ch.like)); err == nil {
 		st := info.Sys().(*syscall.Stat_t)

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
+)
+
+// Environment of a test binary that is to be tproxy-install.
+const (
+	envRun   = "INSTALL_TEST_RUN"   // any value
+	envCrash = "INSTALL_TEST_CRASH" // the number of the file operation before which to die
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envRun) != "" {
+		os.Exit(run(world{
+			args: os.Args[1:], getenv: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+			before: dieAt(os.Getenv(envCrash)),
+		}))
+	}
+	os.Exit(m.Run())
+}
+
+// dieAt kills this process before its nth file operation, as the kernel's OOM
+// killer would.
+func dieAt(text string) func(op, path string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return nil
+	}
+	return func(string, string) error {
+		if n--; n == 0 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	}
+}
+
+// theNode is a node's two directories, and a folder with tproxy-install and
+// the plugin beside it as the image has them.
+type theNode struct {
+	t                      *testing.T
+	confDir, binDir, image string
+	entry                  []byte
+	elsewhere              string            // a file of the test's that is not the installer's
+	configs                map[string]string // what the base CNI wrote
+}
+
+// plugin stands for tproxy-cni where only its file matters. It is large enough
+// for several writes.
+func pluginScript(version string) []byte {
+	script := `#!/bin/sh
+[ "$CNI_COMMAND" = VERSION ] || exit 1
+echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}'
+exit # ` + version + " "
+	return append([]byte(script), bytes.Repeat([]byte("x"), 200<<10)...)
+}
+
+// newTestNode has the named files of testdata as the cluster's configurations.
+func newTestNode(t *testing.T, names ...string) *theNode {
+	t.Helper()
+	dir := t.TempDir()
+	n := &theNode{
+		t: t, confDir: filepath.Join(dir, "net.d"), binDir: filepath.Join(dir, "bin"), image: filepath.Join(dir, "image"),
+		configs: map[string]string{},
+	}
+	for _, d := range []string{n.confDir, n.binDir, n.image} {
+		must(t, os.Mkdir(d, 0o755))
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		must(t, err)
+		n.writeConf(name, string(data))
+	}
+	n.upgrade("v1")
+	var err error
+	n.entry, err = settings.NewEntry(map[string]string{"mode": contract.ModeNAT})
+	must(t, err)
+	return n
+}
+
+func (n *theNode) writeConf(name, data string) {
+	n.t.Helper()
+	must(n.t, os.WriteFile(filepath.Join(n.confDir, name), []byte(data), 0o600))
+	n.configs[name] = data
+}
+
+// upgrade puts another version of the plugin into the image.
+func (n *theNode) upgrade(version string) {
+	n.t.Helper()
+	must(n.t, os.WriteFile(filepath.Join(n.image, contract.PluginType), pluginScript(version), 0o755))
+}
+
+// node is the installer's view, for tests in this process.
+func (n *theNode) node() *node {
+	return &node{confDir: n.confDir, entry: n.entry, plugin: binary{
+		source: filepath.Join(n.image, contract.PluginType), dir: n.binDir,
+	}}
+}
+
+// program is tproxy-install in the image: this test binary under its name.
+func (n *theNode) program() string {
+	n.t.Helper()
+	path := filepath.Join(n.image, "tproxy-install")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	test, err := os.Executable()
+	must(n.t, err)
+	if os.Link(test, path) != nil { // another file system
+		data, err := os.ReadFile(test)
+		must(n.t, err)
+		must(n.t, os.WriteFile(path, data, 0o755))
+	}
+	return path
+}
+
+// command runs tproxy-install on this node, node defaults included.
+func (n *theNode) command(verb string, args ...string) *exec.Cmd {
+	n.t.Helper()
+	args = append([]string{verb, "--cni-conf-dir", n.confDir, "--cni-bin-dir", n.binDir}, args...)
+	if verb == "install" {
+		args = append(args, "--mode", contract.ModeNAT)
+	}
+	cmd := exec.Command(n.program(), args...)
+	cmd.Env = append(os.Environ(), envRun+"=1")
+	return cmd
+}
+
+// tree is every file of a directory with its mode and content.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	files := map[string]string{}
+	for _, e := range entries {
+		info, err := e.Info()
+		must(t, err)
+		var data []byte
+		if info.Mode().IsRegular() {
+			data, err = os.ReadFile(filepath.Join(dir, e.Name()))
+			must(t, err)
+		}
+		files[e.Name()] = info.Mode().String() + "\n" + string(data)
+	}
+	return files
+}
+
+// load is what a runtime takes from the directory, by containerd's rule: the
+// first file in order, and an error if that is invalid.
+func load(dir string) (*libcni.NetworkConfigList, error) {
+	for {
+		files, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
+		if err != nil || len(files) == 0 {
+			return nil, fmt.Errorf("no configuration (%v)", err)
+		}
+		var list *libcni.NetworkConfigList
+		if strings.HasSuffix(files[0], ".conflist") {
+			list, err = libcni.NetworkConfFromFile(files[0])
+		} else {
+			var conf *libcni.PluginConfig
+			if conf, err = libcni.ConfFromFile(files[0]); err == nil {
+				list, err = libcni.ConfListFromConf(conf)
+			}
+		}
+		// A file that went between the two looks makes the runtime, which is
+		// told of it, look again.
+		if _, gone := os.Lstat(files[0]); gone == nil || err == nil {
+			return list, err
+		}
+	}
+}
+
+// types are the plugins that a runtime would run.
+func types(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	l, err := load(dir)
+	must(t, err)
+	for _, p := range l.Plugins {
+		list = append(list, p.Network.Type)
+	}
+	return list
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// logs is a log that a test reads while it is written.
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+var _ io.Writer = (*logs)(nil)

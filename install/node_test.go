@@ -1,0 +1,473 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tproxy-cni/tproxy-cni/install/conflist"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+)
+
+// configurations are those of testdata.
+func configurations(t *testing.T) (names []string) {
+	t.Helper()
+	for _, suffix := range []string{".conflist", ".conf", ".json"} {
+		paths, err := filepath.Glob("testdata/*" + suffix)
+		must(t, err)
+		for _, p := range paths {
+			names = append(names, filepath.Base(p))
+		}
+	}
+	return names
+}
+
+// TestRoundTrip: on every kind of node our entry comes last, twice is as once,
+// and uninstall leaves the node byte for byte as it was.
+func TestRoundTrip(t *testing.T) {
+	ctx := context.Background()
+	for _, name := range configurations(t) {
+		t.Run(name, func(t *testing.T) {
+			n := newTestNode(t, name)
+			before := tree(t, n.confDir)
+			base := types(t, n.confDir)
+			list, err := load(n.confDir)
+			must(t, err)
+			o, err := n.node().install(ctx)
+			if !slices.Contains([]string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}, list.CNIVersion) {
+				if err == nil || !strings.Contains(err.Error(), "cniVersion") {
+					t.Errorf("a list of version %q, in which every pod would fail: %v", list.CNIVersion, err)
+				}
+				if diff := cmp.Diff(before, tree(t, n.confDir)); diff != "" {
+					t.Errorf("changed:\n%s", diff)
+				}
+				return
+			}
+			must(t, err)
+			if got := types(t, n.confDir); !slices.Equal(got, append(base, contract.PluginType)) {
+				t.Errorf("plugins are %q, were %q", got, base)
+			}
+			list, err = load(n.confDir)
+			must(t, err)
+			if last := list.Plugins[len(list.Plugins)-1]; !conflist.Equal(last.Bytes, n.entry) {
+				t.Errorf("entry is %s, want %s", last.Bytes, n.entry)
+			}
+			if want := []string{"binary missing", "entry missing"}; !slices.Equal(o.patches, want) {
+				t.Errorf("patches %q, want %q", o.patches, want)
+			}
+			installed := tree(t, n.confDir)
+			o, err = n.node().install(ctx)
+			if diff := cmp.Diff(installed, tree(t, n.confDir)); diff != "" || len(o.patches) > 0 || err != nil {
+				t.Errorf("installed twice: %q %v\n%s", o.patches, err, diff)
+			}
+			if _, err = n.node().uninstall(ctx, false); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, tree(t, n.confDir)); diff != "" {
+				t.Errorf("after uninstall (-before +after):\n%s", diff)
+			}
+			if left := tree(t, n.binDir); len(left) > 0 {
+				t.Errorf("left in the bin dir: %v", left)
+			}
+			if o, err = n.node().uninstall(ctx, false); err != nil || len(o.patches) > 0 {
+				t.Errorf("uninstalled twice: %q %v", o.patches, err)
+			}
+		})
+	}
+}
+
+// TestOwnersGoOn: what others do to their files while we are installed.
+func TestOwnersGoOn(t *testing.T) {
+	const single, converted = "10-bridge.conf", "10-bridge-tproxy-cni.conflist"
+	bridge := func(n *theNode) string { return n.configs[single] }
+	for _, tc := range []struct {
+		name, file string
+		change     func(t *testing.T, n *theNode)
+		reason     string   // of the patch that follows
+		plugins    []string // then
+		left       []string // files after uninstall
+	}{
+		{
+			"single rewritten", single,
+			func(t *testing.T, n *theNode) {
+				n.writeConf(single, strings.Replace(bridge(n), "10.", "11.", 1))
+			}, "original changed", []string{"bridge", "tproxy-cni"}, []string{single},
+		},
+		{
+			"single reformatted", single,
+			func(t *testing.T, n *theNode) { n.writeConf(single, bridge(n)+"\n\n") },
+			"", []string{"bridge", "tproxy-cni"}, []string{single},
+		},
+		{
+			"another chained into the converted list", single,
+			func(t *testing.T, n *theNode) {
+				path := filepath.Join(n.confDir, converted)
+				data, err := os.ReadFile(path)
+				must(t, err)
+				text := strings.TrimSuffix(string(data), "\n  ]\n}\n") + `,{"type":"linkerd-cni"}]}`
+				must(t, os.WriteFile(path, []byte(text), 0o600))
+			}, "", []string{"bridge", "tproxy-cni", "linkerd-cni"}, []string{single},
+		},
+		{
+			"single replaced by a list", single,
+			func(t *testing.T, n *theNode) {
+				must(t, os.Remove(filepath.Join(n.confDir, single)))
+				n.writeConf("10-bridge.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`)
+			}, "entry missing", []string{"ptp", "tproxy-cni"}, []string{"10-bridge.conflist"},
+		},
+		{
+			"a list that comes first", single,
+			func(t *testing.T, n *theNode) {
+				n.writeConf("05-a.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`)
+			}, "entry missing", []string{"ptp", "tproxy-cni"}, []string{"05-a.conflist", single},
+		},
+		{
+			"a single that comes first", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) {
+				n.writeConf("05-a.conf", `{"name":"n","cniVersion":"1.0.0","type":"ptp"}`)
+			}, "entry missing", []string{"ptp", "tproxy-cni"}, []string{"05-a.conf", "10-flannel.conflist"},
+		},
+		{
+			"list rewritten", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) { n.writeConf("10-flannel.conflist", n.configs["10-flannel.conflist"]) },
+			"entry missing", []string{"flannel", "portmap", "bandwidth", "tproxy-cni"}, []string{"10-flannel.conflist"},
+		},
+		{
+			"binary removed", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) { must(t, os.Remove(filepath.Join(n.binDir, "tproxy-cni"))) },
+			"binary missing", nil, []string{"10-flannel.conflist"},
+		},
+		{
+			"binary changed", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) {
+				must(t, os.WriteFile(filepath.Join(n.binDir, "tproxy-cni"), []byte("changed"), 0o755))
+			}, "binary changed", nil, []string{"10-flannel.conflist"},
+		},
+		{
+			"binary not executable", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) { must(t, os.Chmod(filepath.Join(n.binDir, "tproxy-cni"), 0o644)) },
+			"binary changed", nil, []string{"10-flannel.conflist"},
+		},
+		{
+			"binary a link", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) {
+				must(t, os.Remove(filepath.Join(n.binDir, "tproxy-cni")))
+				n.elsewhere = filepath.Join(n.image, "busybox")
+				must(t, os.WriteFile(n.elsewhere, []byte("not ours"), 0o755))
+				must(t, os.Symlink(n.elsewhere, filepath.Join(n.binDir, "tproxy-cni")))
+			}, "binary changed", nil, []string{"10-flannel.conflist"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ctx := context.Background()
+			n := newTestNode(t, tc.file)
+			node := n.node()
+			_, err := node.install(ctx)
+			must(t, err)
+			tc.change(t, n)
+			o, err := node.install(ctx)
+			must(t, err)
+			if got := strings.Join(o.patches, ","); tc.reason == "" && got != "" || !strings.HasPrefix(got, tc.reason) {
+				t.Errorf("patches %q, want %q", got, tc.reason)
+			}
+			if n.elsewhere != "" {
+				if data, _ := os.ReadFile(n.elsewhere); string(data) != "not ours" {
+					t.Errorf("a file behind a symbolic link was written: %.40q", data)
+				}
+			}
+			if got := types(t, n.confDir); tc.plugins != nil && !slices.Equal(got, tc.plugins) {
+				t.Errorf("plugins are %q, want %q", got, tc.plugins)
+			}
+			if _, err = node.uninstall(ctx, false); err != nil {
+				t.Fatal(err)
+			}
+			var left []string
+			for name, text := range tree(t, n.confDir) {
+				left = append(left, name)
+				if _, data, _ := strings.Cut(text, "\n"); data != n.configs[name] {
+					t.Errorf("%s is\n%s\nits owner wrote\n%s", name, data, n.configs[name])
+				}
+			}
+			if slices.Sort(left); !slices.Equal(left, tc.left) {
+				t.Errorf("left %q, want %q", left, tc.left)
+			}
+		})
+	}
+}
+
+// TestRefusals: what cannot be done is said, by name, and nothing is guessed.
+func TestRefusals(t *testing.T) {
+	valid := `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"bridge"}]}`
+	for _, tc := range []struct {
+		name   string
+		make   func(t *testing.T, n *theNode)
+		kind   string
+		reason string
+	}{
+		{"empty directory", func(*testing.T, *theNode) {}, atWaiting, "no network configuration"},
+		{"half a list", func(_ *testing.T, n *theNode) {
+			n.writeConf("10-a.conflist", valid[:40])
+			n.writeConf("20-b.conflist", valid)
+		},
+			atWaiting, "10-a.conflist is invalid (error parsing configuration list: unexpected end of JSON input): waiting for whoever is writing it"},
+		{"only our entry", func(_ *testing.T, n *theNode) {
+			n.writeConf("10-a.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"tproxy-cni"}]}`)
+		}, atWaiting, "10-a.conflist: the list holds no plugin but tproxy-cni"},
+		{"plugins twice", func(_ *testing.T, n *theNode) {
+			n.writeConf("10-a.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"a"}],"plugins":[{"type":"b"}]}`)
+		}, atWaiting, `the key "plugins" is there twice`},
+		{"too old", func(_ *testing.T, n *theNode) {
+			n.writeConf("10-a.conf", `{"name":"n","cniVersion":"0.2.0","type":"a"}`)
+		}, atWaiting, "10-a.conf has cniVersion 0.2.0, the plugin speaks 0.3.1"},
+		{"no directory", func(t *testing.T, n *theNode) { must(t, os.Remove(n.confDir)) }, atConfDir, "no such file or directory"},
+		{"no bin dir", func(t *testing.T, n *theNode) { must(t, os.Remove(n.binDir)) }, atBinary, "no such file or directory"},
+		{"directory for the binary", func(t *testing.T, n *theNode) { must(t, os.Mkdir(filepath.Join(n.binDir, "tproxy-cni"), 0o755)) },
+			atBinary, "is a directory: remove it"},
+		{"directory for the list", func(t *testing.T, n *theNode) {
+			n.writeConf("10-a.conf", `{"name":"n","cniVersion":"1.0.0","type":"a"}`)
+			must(t, os.Mkdir(filepath.Join(n.confDir, "10-a-tproxy-cni.conflist"), 0o755))
+		}, atConfDir, "is a directory"},
+		{"dangling link", func(t *testing.T, n *theNode) {
+			must(t, os.Symlink("/not/here", filepath.Join(n.confDir, "10-a.conflist")))
+		}, atWaiting, "10-a.conflist is invalid"},
+		{"binary of another machine", func(t *testing.T, n *theNode) {
+			n.writeConf("10-a.conflist", valid)
+			must(t, os.WriteFile(filepath.Join(n.image, "tproxy-cni"), []byte("\x7fELF nonsense"), 0o755))
+		}, atBinary, "exec format error"},
+		{"no plugin in the image", func(t *testing.T, n *theNode) { must(t, os.Remove(filepath.Join(n.image, "tproxy-cni"))) },
+			atBinary, "read the plugin to install"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			n := newTestNode(t)
+			tc.make(t, n)
+			var before map[string]string
+			if tc.name != "no directory" {
+				before = tree(t, n.confDir)
+			}
+			_, err := n.node().install(context.Background())
+			var tr trouble
+			if !errors.As(err, &tr) || tr.kind != tc.kind || !strings.Contains(err.Error(), tc.reason) {
+				t.Errorf("error is %v (%v)\nwant %s (%s)", err, tr.kind, tc.reason, tc.kind)
+			}
+			if before != nil {
+				if diff := cmp.Diff(before, tree(t, n.confDir)); diff != "" {
+					t.Errorf("changed:\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+// TestOldBinaryStays: a program that does not run takes no other's place.
+func TestOldBinaryStays(t *testing.T) {
+	n := newTestNode(t, "10-flannel.conflist")
+	_, err := n.node().install(context.Background())
+	must(t, err)
+	before := tree(t, n.binDir)
+	must(t, os.WriteFile(filepath.Join(n.image, "tproxy-cni"), []byte("#!/bin/sh\nexit 1\n"), 0o755))
+	if _, err = n.node().install(context.Background()); err == nil {
+		t.Error("no error")
+	}
+	if diff := cmp.Diff(before, tree(t, n.binDir)); diff != "" {
+		t.Errorf("changed:\n%s", diff)
+	}
+}
+
+// TestEveryOperationFails: whichever operation the disk refuses, the error
+// says so, no temporary file stays, the directory holds a valid configuration,
+// and the next attempt succeeds.
+func TestEveryOperationFails(t *testing.T) {
+	for _, name := range []string{"10-flannel.conflist", "10-bridge.conf"} {
+		for _, verb := range []string{"install", "uninstall"} {
+			t.Run(name+" "+verb, func(t *testing.T) {
+				ops := 0
+				for at := 1; ; at++ {
+					n := newTestNode(t, name)
+					if verb == "uninstall" {
+						_, err := n.node().install(context.Background())
+						must(t, err)
+					}
+					count := 0
+					node := n.node()
+					node.disk.before = func(op, _ string) error {
+						if count++; count == at && op != "chown" {
+							return syscall.ENOSPC
+						}
+						return nil
+					}
+					act := func() (err error) {
+						if verb == "install" {
+							_, err = node.install(context.Background())
+						} else {
+							_, err = node.uninstall(context.Background(), false)
+						}
+						return err
+					}
+					err := act()
+					if count < at {
+						ops = at - 1
+						must(t, err)
+						break
+					}
+					if !errors.Is(err, syscall.ENOSPC) {
+						t.Fatalf("operation %d: %v", at, err)
+					}
+					if _, err := load(n.confDir); err != nil {
+						t.Fatalf("operation %d: %v", at, err)
+					}
+					for _, dir := range []string{n.confDir, n.binDir} {
+						for file := range tree(t, dir) {
+							if strings.HasSuffix(file, tempSuffix) {
+								t.Errorf("operation %d leaves %s", at, file)
+							}
+						}
+					}
+					node.disk.before = nil
+					must(t, act())
+				}
+				if ops < 4 {
+					t.Errorf("only %d operations", ops)
+				}
+			})
+		}
+	}
+}
+
+// TestOldInvalidFile: a file that stays invalid stops only containerd, whose
+// node is down anyway; CRI-O passes over it, and so do we, and say so.
+func TestOldInvalidFile(t *testing.T) {
+	n := newTestNode(t, "10-flannel.conflist")
+	n.writeConf("05-broken.conflist", "{")
+	old := syscall.NsecToTimeval(0)
+	must(t, syscall.Utimes(filepath.Join(n.confDir, "05-broken.conflist"), []syscall.Timeval{old, old}))
+	o, err := n.node().install(context.Background())
+	must(t, err)
+	if o.list != "10-flannel.conflist" || len(o.notes) != 1 || !strings.Contains(o.notes[0], "05-broken.conflist is invalid") {
+		t.Errorf("list %s, notes %q", o.list, o.notes)
+	}
+}
+
+// TestBrokenOriginal: the list that we made of a plugin's file keeps the node
+// going while that file is broken, also through an uninstall.
+func TestBrokenOriginal(t *testing.T) {
+	n := newTestNode(t, "10-bridge.conf")
+	_, err := n.node().install(context.Background())
+	must(t, err)
+	n.writeConf("10-bridge.conf", "")
+	if _, err = n.node().install(context.Background()); err == nil || !strings.Contains(err.Error(), "waiting for whoever is writing it") {
+		t.Errorf("error is %v", err)
+	}
+	if got := types(t, n.confDir); !slices.Equal(got, []string{"bridge", "tproxy-cni"}) {
+		t.Errorf("plugins are %q", got)
+	}
+	_, err = n.node().uninstall(context.Background(), false)
+	must(t, err)
+	if got := types(t, n.confDir); !slices.Equal(got, []string{"bridge"}) {
+		t.Errorf("after uninstall plugins are %q", got)
+	}
+}
+
+// TestLostRace: a list that its owner rewrites between our reading and our
+// writing is read again, and not overwritten by what it was.
+func TestLostRace(t *testing.T) {
+	n := newTestNode(t, "10-flannel.conflist")
+	node := n.node()
+	newer := strings.Replace(n.configs["10-flannel.conflist"], "cbr0", "cbr1", 1)
+	once := false
+	node.disk.before = func(op, path string) error {
+		if op == "fsync" && strings.HasPrefix(path, n.confDir) && !once {
+			once = true
+			n.writeConf("10-flannel.conflist", newer)
+		}
+		return nil
+	}
+	_, err := node.install(context.Background())
+	must(t, err)
+	if list, err := load(n.confDir); err != nil || list.Name != "cbr1" {
+		t.Errorf("the owner's change is lost: %+v %v", list, err)
+	}
+	_, err = node.uninstall(context.Background(), false)
+	must(t, err)
+	if data, _ := os.ReadFile(filepath.Join(n.confDir, "10-flannel.conflist")); string(data) != newer {
+		t.Errorf("after uninstall:\n%s", data)
+	}
+}
+
+// TestDataLink: a directory of the kind that is swapped as a whole through a
+// link keeps its links, and the runtime, which hears of no change behind them,
+// is told. A link out of the directory is not followed.
+func TestDataLink(t *testing.T) {
+	n := newTestNode(t, "10-flannel.conflist")
+	path := filepath.Join(n.confDir, "10-flannel.conflist")
+	for _, v := range []string{"..v1", "..v2"} {
+		must(t, os.Mkdir(filepath.Join(n.confDir, v), 0o755))
+		must(t, os.WriteFile(filepath.Join(n.confDir, v, "10-flannel.conflist"), []byte(n.configs["10-flannel.conflist"]), 0o644))
+	}
+	must(t, os.Remove(path))
+	must(t, os.Symlink("..v1", filepath.Join(n.confDir, "..data")))
+	must(t, os.Symlink("..data/10-flannel.conflist", path))
+	before := tree(t, n.confDir)
+	check := func(version string) {
+		t.Helper()
+		heard := hear(t, n.confDir)
+		_, err := n.node().install(context.Background())
+		must(t, err)
+		heard()
+		if got := types(t, n.confDir); !slices.Contains(got, contract.PluginType) {
+			t.Errorf("%s: plugins are %q", version, got)
+		}
+		if diff := cmp.Diff(before, tree(t, n.confDir)); diff != "" {
+			t.Errorf("%s: the directory changed:\n%s", version, diff)
+		}
+	}
+	check("..v1")
+	must(t, os.Symlink("..v2", filepath.Join(n.confDir, "..data_tmp")))
+	must(t, os.Rename(filepath.Join(n.confDir, "..data_tmp"), filepath.Join(n.confDir, "..data")))
+	before = tree(t, n.confDir)
+	check("..v2")
+
+	other := filepath.Join(n.image, "theirs.conflist")
+	must(t, os.WriteFile(other, []byte(n.configs["10-flannel.conflist"]), 0o644))
+	must(t, os.Remove(path))
+	must(t, os.Symlink(other, path))
+	if _, err := n.node().install(context.Background()); err == nil || !strings.Contains(err.Error(), "out of its directory") {
+		t.Errorf("error is %v", err)
+	}
+	if data, _ := os.ReadFile(other); string(data) != n.configs["10-flannel.conflist"] {
+		t.Error("a file out of the directory was written")
+	}
+}
+
+// hear watches dir as containerd does. The function that it returns fails the
+// test unless, after the last change of what a runtime loads, there was an
+// event of the kinds that containerd does not ignore.
+func hear(t *testing.T, dir string) func() {
+	t.Helper()
+	w, err := fsnotify.NewWatcher()
+	must(t, err)
+	must(t, w.Add(dir))
+	return func() {
+		t.Helper()
+		defer w.Close()
+		lab.Eventually(t, "an event that containerd heeds", func() error {
+			select {
+			case e := <-w.Events:
+				if e.Has(fsnotify.Write) || e.Has(fsnotify.Rename) || e.Has(fsnotify.Remove) {
+					return nil
+				}
+				return errors.New(e.String())
+			default:
+				return errors.New("none")
+			}
+		})
+	}
+}
