@@ -27,6 +27,10 @@ type pod struct {
 func bare(t *testing.T, mode string) *pod {
 	t.Helper()
 	p := &pod{Net: lab.NewNet(t), t: t, mode: mode}
+	for _, ns := range []*lab.NS{p.Node, p.Pod} {
+		// No neighbour could have the address: do not wait a second for it.
+		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
+	}
 	p.Wire()
 	return p
 }
@@ -55,20 +59,31 @@ func (p *pod) apply(c redirect.Config) {
 	}
 }
 
-// start starts a sidecar. If the race detector speaks, the test fails.
+// user is who the sidecar runs as: without any capability in nat mode.
+func (p *pod) user() lab.User {
+	u := lab.User{UID: contract.ProxyUID, NoNewPrivs: true}
+	if p.mode == contract.ModeTProxy {
+		u.Caps = []string{"net_raw"}
+	}
+	return u
+}
+
+// start starts a sidecar.
 func (p *pod) start(args ...string) {
 	p.t.Helper()
-	user := lab.User{UID: contract.ProxyUID, NoNewPrivs: true}
-	if p.mode == contract.ModeTProxy {
-		user.Caps = []string{"net_raw"}
-	}
-	p.startAs(user, args...)
+	p.startAs(p.user(), args...)
 	p.sidecar.WaitListen(contract.ProxyPort, contract.AdminPort)
 }
 
 func (p *pod) startAs(user lab.User, args ...string) {
 	p.t.Helper()
-	s := p.Pod.StartAs(user, sidecarCommand(p.t, append([]string{"--mode", p.mode}, args...)...)...)
+	p.run(user, sidecarCommand(p.t, append([]string{"--mode", p.mode}, args...)...))
+}
+
+// run runs the sidecar. If the race detector speaks, the test fails.
+func (p *pod) run(user lab.User, command []string) {
+	p.t.Helper()
+	s := p.Pod.StartAs(user, command...)
 	p.t.Cleanup(func() {
 		if strings.Contains(s.Output(), "DATA RACE") {
 			p.t.Error("a data race in the sidecar")

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+)
+
+func parse(args string, env map[string]string) (config, error) {
+	return parseConfig(strings.Fields(args), func(k string) string { return env[k] }, io.Discard)
+}
+
+func TestConfig(t *testing.T) {
+	preset := config{
+		addr: netip.MustParseAddrPort("0.0.0.0:5000"), mode: contract.ModeNAT,
+		admin: netip.MustParseAddrPort("[::]:5001"), drain: 25 * time.Second, logFormat: "text",
+	}
+	with := func(set func(*config)) config {
+		c := preset
+		set(&c)
+		return c
+	}
+	env := map[string]string{
+		"TPROXY_ADDR": ":6000", "TPROXY_MODE": "tproxy", "TPROXY_ADMIN": "127.0.0.1:6001",
+		"TPROXY_DRAIN": "1m", "TPROXY_LOG_LEVEL": "debug", "TPROXY_LOG_FORMAT": "json",
+	}
+	fromEnv := config{
+		addr: netip.MustParseAddrPort("[::]:6000"), mode: contract.ModeTProxy,
+		admin: netip.MustParseAddrPort("127.0.0.1:6001"), drain: time.Minute, logLevel: slog.LevelDebug, logFormat: "json",
+	}
+	for _, tt := range []struct {
+		name, args string
+		env        map[string]string
+		want       config
+	}{
+		{"nothing is said", "", nil, preset},
+		{"version", "--version", nil, with(func(c *config) { c.version = true })},
+		{"the environment", "", env, fromEnv},
+		{"flags win", "--mode nat --addr 0.0.0.0:5000 --admin=:5001 --drain 25s --log-level info --log-format text", env, preset},
+		{"a flag wins, the rest stays", "--mode=nat", env, func() config { c := fromEnv; c.mode = contract.ModeNAT; return c }()},
+		{"an empty variable says nothing", "", map[string]string{"TPROXY_MODE": ""}, preset},
+		{"a bad variable behind a flag does no harm", "--mode nat", map[string]string{"TPROXY_MODE": "x"}, preset},
+		{"one address", "--addr [fd00::1]:7", nil, with(func(c *config) { c.addr = netip.MustParseAddrPort("[fd00::1]:7") })},
+		{"a mapped address", "--addr [::ffff:192.0.2.1]:7", nil, with(func(c *config) { c.addr = netip.MustParseAddrPort("192.0.2.1:7") })},
+		{"no drain", "--drain 0s", nil, with(func(c *config) { c.drain = 0 })},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parse(tt.args, tt.env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same := cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
+			if d := cmp.Diff(tt.want, got, cmp.AllowUnexported(config{}), same); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	const wantAddr = "want an IP address with a port of 1-65535, such as 0.0.0.0:5000, [fd00::1]:5000 or :5000"
+	for _, tt := range []struct {
+		args string
+		env  map[string]string
+		want []string
+	}{
+		{"--addr 0.0.0.0", nil, []string{`--addr "0.0.0.0": ` + wantAddr}},
+		{"--addr localhost:1", nil, []string{`--addr "localhost:1": ` + wantAddr}},
+		{"--addr :0", nil, []string{`--addr ":0": ` + wantAddr}},
+		{"--addr :65536", nil, []string{`--addr ":65536": ` + wantAddr}},
+		{"--admin x", nil, []string{`--admin "x": ` + wantAddr}},
+		{"--mode proxy", nil, []string{`--mode "proxy": want nat or tproxy`}},
+		{"--drain -1s", nil, []string{`--drain "-1s": want a time such as 25s, 2m or 0s`}},
+		{"--drain 25", nil, []string{`--drain "25": want a time such as 25s, 2m or 0s`}},
+		{"--log-level loud", nil, []string{`--log-level "loud": want debug, info, warn or error`}},
+		{"--log-format xml", nil, []string{`--log-format "xml": want text or json`}},
+		{"--addr :5001", nil, []string{`--addr and --admin are both on port 5001`}},
+		{"serve", nil, []string{`unexpected argument "serve"`}},
+		{"--marks", nil, []string{"flag provided but not defined: -marks"}},
+		{"", map[string]string{"TPROXY_MODE": "proxy"}, []string{`TPROXY_MODE "proxy": want nat or tproxy`}},
+		{"--mode x --drain y", map[string]string{"TPROXY_ADDR": "z"}, []string{
+			`TPROXY_ADDR "z": ` + wantAddr, `--mode "x": want nat or tproxy`, `--drain "y": want a time such as 25s, 2m or 0s`,
+		}},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			_, err := parse(tt.args, tt.env)
+			if got, want := fmt.Sprint(err), strings.Join(tt.want, "\n"); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
+func TestUsage(t *testing.T) {
+	var out bytes.Buffer
+	_, err := parseConfig([]string{"--help"}, func(string) string { return "" }, &out)
+	if !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("error %v", err)
+	}
+	for _, s := range settings {
+		if !strings.Contains(out.String(), s.env) || !strings.Contains(out.String(), "-"+s.flag+" ") {
+			t.Errorf("no %s or no %s in:\n%s", s.flag, s.env, out.String())
+		}
+	}
+}
+
+// TestStatus: what a script sees.
+func TestStatus(t *testing.T) {
+	for _, tt := range []struct {
+		args           string
+		status         int
+		stdout, stderr string
+	}{
+		{"--version", 0, "tproxy-proxy ", ""},
+		{"--help", 0, "TPROXY_ADDR", ""},
+		{"--mode x", 2, "", `tproxy-proxy: --mode "x"`},
+	} {
+		var stdout, stderr bytes.Buffer
+		status := run(strings.Fields(tt.args), func(string) string { return "" }, nil, &stdout, &stderr)
+		if status != tt.status || !strings.Contains(stdout.String(), tt.stdout) || !strings.Contains(stderr.String(), tt.stderr) {
+			t.Errorf("%s: status %d\n%s\n%s", tt.args, status, stdout.String(), stderr.String())
+		}
+	}
+}

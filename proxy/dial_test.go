@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// interfaces is a fake net.InterfaceAddrs.
+type interfaces struct {
+	addrs []string
+	asked int
+	err   error
+}
+
+func (i *interfaces) list() (all []net.Addr, err error) {
+	i.asked++
+	for _, a := range i.addrs {
+		ip, n, err := net.ParseCIDR(a)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, &net.IPNet{IP: ip, Mask: n.Mask})
+	}
+	return all, i.err
+}
+
+func TestCheck(t *testing.T) {
+	i := &interfaces{addrs: []string{"127.0.0.1/8", "::1/128", "192.0.2.2/24", "2001:db8::2/64", "fe80::2/64"}}
+	d := &dialer{port: 5000, own: &addrs{list: i.list}}
+	for dst, want := range map[string]string{
+		"192.0.2.2:80":      "",
+		"[2001:db8::2]:80":  "",
+		"[fe80::2%eth0]:80": "",
+		"192.0.2.2:5000":    "is the proxy itself",
+		"127.0.0.1:80":      "nothing redirects",
+		"[::1]:80":          "nothing redirects",
+		"192.0.2.3:80":      "no interface of this pod has the address",
+		"198.51.100.1:80":   "no interface of this pod has the address",
+		"[2001:db8::3]:80":  "no interface of this pod has the address",
+		"0.0.0.0:80":        "no interface of this pod has the address",
+	} {
+		err := d.check(netip.MustParseAddrPort(dst))
+		if (want == "") != (err == nil) || err != nil && (!errors.Is(err, errNotOurs) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", dst, err, want)
+		}
+	}
+	i.err = errors.New("no netlink")
+	if err := d.check(netip.MustParseAddrPort("192.0.2.9:80")); !errors.Is(err, i.err) {
+		t.Errorf("got %v, want %v", err, i.err)
+	}
+}
+
+// TestAddrs: a known address costs nothing for a while, an unknown one is looked
+// for, for it may be new.
+func TestAddrs(t *testing.T) {
+	i := &interfaces{addrs: []string{"192.0.2.2/24", "10.0.0.9/8", "127.0.0.1/8"}}
+	a := &addrs{list: i.list}
+	old, late := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.7")
+	want := func(addr netip.Addr, own bool, asked int) {
+		t.Helper()
+		if got, err := a.assigned(addr); err != nil || got != own || i.asked != asked {
+			t.Errorf("%s: %v, %v after %d questions; want %v after %d", addr, got, err, i.asked, own, asked)
+		}
+	}
+	want(old, true, 1)
+	want(old, true, 1)
+	want(late, false, 2)
+	i.addrs = append(i.addrs, "192.0.2.7/24")
+	want(late, true, 3)
+	if !a.known(late) || a.known(netip.MustParseAddr("192.0.2.8")) {
+		t.Error("known is wrong")
+	}
+	a.read = a.read.Add(-2 * snapshotAge)
+	want(old, true, 4)
+
+	if one, err := a.one(false); err != nil || one != netip.MustParseAddr("10.0.0.9") {
+		t.Errorf("one IPv4 address: %v, %v", one, err)
+	}
+	i.addrs = []string{"fe80::1/64", "::1/128"}
+	if one, err := a.one(true); err != nil || one.IsValid() {
+		t.Errorf("one IPv6 address: %v, %v, want none", one, err)
+	}
+}
+
+func TestSpoofable(t *testing.T) {
+	for a, want := range map[string]bool{
+		"192.0.2.1": true, "2001:db8::1": true, "169.254.1.1": true, "10.0.0.1": true,
+		"127.0.0.1": false, "::1": false, "fe80::1": false, "fe80::1%eth0": false,
+	} {
+		if got := spoofable(netip.MustParseAddr(a)); got != want {
+			t.Errorf("%s: %v", a, got)
+		}
+	}
+}
+
+func failed(call string, errno error) error {
+	return &net.OpError{Op: "dial", Err: os.NewSyscallError(call, errno)}
+}
+
+func TestDialErrors(t *testing.T) {
+	for _, tt := range []struct {
+		err         error
+		portRefused bool
+		end         string
+	}{
+		{failed("bind", unix.EADDRINUSE), true, endExhausted},
+		{failed("bind", unix.EACCES), true, endError},
+		{failed("connect", unix.EADDRINUSE), true, endExhausted},
+		{failed("connect", unix.EADDRNOTAVAIL), true, endExhausted},
+		{failed("bind", unix.EADDRNOTAVAIL), false, endUnprepared},
+		{failed("connect", unix.EINVAL), false, endUnprepared},
+		{failed("connect", unix.ECONNREFUSED), false, endRefused},
+		{failed("connect", unix.ECONNRESET), false, endRefused},
+		{failed("connect", unix.ETIMEDOUT), false, endUnreachable},
+		{failed("connect", unix.EHOSTUNREACH), false, endUnreachable},
+		{failed("connect", unix.ENETUNREACH), false, endUnreachable},
+		{failed("connect", context.DeadlineExceeded), false, endUnreachable},
+		{failed("socket", unix.EMFILE), false, endExhausted},
+		{failed("socket", unix.ENFILE), false, endExhausted},
+		{errNoPort, false, endExhausted},
+		{context.Canceled, false, endDrained},
+		{failed("connect", unix.EPERM), false, endError},
+	} {
+		if got := portRefused(tt.err); got != tt.portRefused {
+			t.Errorf("%v: another port may do: %v", tt.err, got)
+		}
+		explained := explain(tt.err)
+		if got := dialEnd(explained); got != tt.end {
+			t.Errorf("%v: ends %q, want %q", tt.err, got, tt.end)
+		}
+		if tt.end == endUnprepared && !strings.Contains(fmt.Sprint(explained), "annotation tproxy-cni.io/mode") {
+			t.Errorf("no cure in %q", explained)
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
+)
+
+func (p *pod) config() redirect.Config { return redirect.Default(p.mode) }
+
+// faults are pods in which the plugin's work is missing or broken, and what the
+// sidecar says of it.
+var faults = []struct {
+	name   string
+	spoil  func(p *pod)
+	reason string
+}{
+	{"the plugin was not here", func(*pod) {}, "has not prepared this network namespace"},
+	{"the plugin's work is gone", func(p *pod) {
+		p.apply(p.config())
+		if err := redirect.Remove(p.Pod.Path()); err != nil {
+			p.t.Fatal(err)
+		}
+	}, "has not prepared this network namespace"},
+	{"no table", func(p *pod) {
+		p.apply(p.config())
+		p.Pod.Run("nft", "delete table inet "+contract.Table)
+	}, "nftables table"},
+	{"no rules of routing", func(p *pod) {
+		p.apply(p.config())
+		for _, family := range []string{"-4", "-6"} {
+			p.Pod.Run("ip", family, "rule", "del", "fwmark", fmt.Sprintf("%#x/%#[1]x", contract.Mark), "pref", "1")
+			p.Pod.Run("ip", family, "rule", "del", "fwmark", fmt.Sprintf("%#x/%#[1]x", contract.Mark), "pref", "1")
+		}
+	}, "routing rules are missing"},
+	{"a sysctl", func(p *pod) {
+		p.apply(p.config())
+		p.Pod.Sysctl("net.ipv4.tcp_fwmark_accept", "0")
+	}, "sysctl net.ipv4.tcp_fwmark_accept is 0, not 1"},
+	{"IPv6 alone", func(p *pod) {
+		p.apply(p.config())
+		p.Pod.Sysctl("net.ipv6.fwmark_reflect", "0")
+	}, "IPv6: sysctl net.ipv6.fwmark_reflect is 0, not 1"},
+	{"another uid", func(p *pod) {
+		c := p.config()
+		c.ProxyUID = 4242
+		p.apply(c)
+	}, "another proxy-uid than this process's 7089"},
+	{"another mode", func(p *pod) {
+		c := p.config()
+		c.Mode = map[string]string{contract.ModeNAT: contract.ModeTProxy, contract.ModeTProxy: contract.ModeNAT}[p.mode]
+		p.apply(c)
+	}, "for another mode"},
+}
+
+// TestNotReady: the sidecar in a pod that slipped past the plugin says so, once,
+// with the cure, and is ready as soon as the pod is repaired.
+func TestNotReady(t *testing.T) {
+	for _, fault := range faults {
+		for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+			t.Run(fault.name+" "+mode, func(t *testing.T) {
+				t.Parallel()
+				p := bare(t, mode)
+				fault.spoil(p)
+				p.start()
+				lab.Eventually(t, "the reason", func() error {
+					if status, body := p.admin("/readyz"); status != "503" || !strings.Contains(body, fault.reason) {
+						return fmt.Errorf("%s %s", status, body)
+					}
+					return nil
+				})
+				if status, body := p.admin("/healthz"); status != "200" {
+					t.Errorf("/healthz: %s %s", status, body)
+				}
+				p.sidecar.WaitLog("level=WARN")
+				p.apply(p.config())
+				p.waitReady()
+				lines := p.lines("not ready: connections to this pod are not intercepted")
+				if len(lines) == 0 || !strings.Contains(lines[0]["err"], fault.reason) || !strings.Contains(lines[0]["cure"], "annotation") {
+					t.Errorf("the log does not say why:\n%s", p.sidecar.Output())
+				}
+				seen := map[string]bool{}
+				for _, l := range lines {
+					if seen[l["err"]] {
+						t.Errorf("logged twice: %s", l["err"])
+					}
+					seen[l["err"]] = true
+				}
+				inFamilies(t, func(t *testing.T, f ipFamily) {
+					client, application := p.pair(t, f)
+					say(t, client, application, "hello")
+					p.wantSource(t, client, application)
+				})
+			})
+		}
+	}
+}
+
+// TestUnprepared: a connection that is sent to the sidecar although a spoofed
+// one is impossible ends with a reset, and the log says what lacks.
+func TestUnprepared(t *testing.T) {
+	inModes(t, func(t *testing.T, p *pod) {
+		a := p.listen(t, 0)
+		for _, family := range []string{"-4", "-6"} {
+			table := "local"
+			if family == "-6" {
+				table = fmt.Sprint(contract.RouteTable)
+			}
+			p.Pod.Run("ip", family, "route", "del", "local", "default", "dev", "lo", "table", table)
+		}
+		client := p.wantRefused(t, ip4, a.port)
+		line := p.wantEnd(t, client, endUnprepared)
+		if !strings.Contains(line["err"], "has not prepared this network namespace") || line["level"] != "WARN" {
+			t.Errorf("the log says %v", line)
+		}
+	})
+}
+
+// TestRestart: killed and started again, the sidecar serves at once; in between
+// clients are refused, not let through.
+func TestRestart(t *testing.T) {
+	inModes(t, func(t *testing.T, p *pod) {
+		a := p.listen(t, 0).echo()
+		for range 3 {
+			exchange(t, p.dial(t, ip4, a.port), "hello")
+			p.sidecar.Kill()
+			inFamilies(t, func(t *testing.T, f ipFamily) { p.wantRefused(t, f, a.port) })
+			p.start()
+			inFamilies(t, func(t *testing.T, f ipFamily) { exchange(t, p.dial(t, f, a.port), "again") })
+			p.waitReady()
+		}
+	})
+}
+
+// TestNoCapability: tproxy mode without NET_RAW says which capability it lacks
+// and what to do.
+func TestNoCapability(t *testing.T) {
+	p := prepared(t, contract.ModeTProxy)
+	p.startAs(lab.User{UID: contract.ProxyUID, NoNewPrivs: true})
+	if err := p.sidecar.Wait(); err == nil || err.Error() != "exit status 1" {
+		t.Errorf("ended with %v, want status 1", err)
+	}
+	for _, want := range []string{"IP_TRANSPARENT", "capability NET_RAW", "without a `capabilities` section", "--mode nat"} {
+		if !strings.Contains(p.sidecar.Output(), want) {
+			t.Errorf("no %q in the log:\n%s", want, p.sidecar.Output())
+		}
+	}
+}
+
+// TestPortTaken: another program has the port.
+func TestPortTaken(t *testing.T) {
+	for _, port := range []int{contract.ProxyPort, contract.AdminPort} {
+		p := prepared(t, contract.ModeNAT)
+		p.listen(t, port)
+		p.startAs(p.user())
+		if err := p.sidecar.Wait(); err == nil || err.Error() != "exit status 1" {
+			t.Errorf("ended with %v, want status 1", err)
+		}
+		if want := fmt.Sprintf(":%d: bind: address already in use", port); !strings.Contains(p.sidecar.Output(), want) {
+			t.Errorf("no %q in the log:\n%s", want, p.sidecar.Output())
+		}
+	}
+}
