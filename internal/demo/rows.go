@@ -61,13 +61,6 @@ func netcat(t lab.TB, ns *lab.NS, from string, to netip.AddrPort) (own, line str
 	return f[2], line
 }
 
-// promised is what an application may rely on in a mode.
-var promised = map[string]exactness{
-	contract.ModeNAT:    addressAndPort,
-	contract.ModeTProxy: addressOnly,
-	plainMode:           neither,
-}
-
 // exactness is how much of the client the application saw.
 type exactness int
 
@@ -79,14 +72,25 @@ const (
 
 func (e exactness) String() string { return [...]string{"no", "address", "address, port"}[e] }
 
-func compare(client, saw netip.AddrPort) exactness {
+// promised is what an application may rely on in a mode, at least.
+var promised = map[string]exactness{
+	contract.ModeNAT:    addressAndPort,
+	contract.ModeTProxy: addressOnly,
+}
+
+// judge compares the client with what the application saw, and that with what
+// is promised. The contrast is none if the plain proxy is as good.
+func judge(mode string, client, saw netip.AddrPort) (got exactness, ok bool) {
 	switch {
 	case client == saw:
-		return addressAndPort
+		got = addressAndPort
 	case client.Addr() == saw.Addr():
-		return addressOnly
+		got = addressOnly
 	}
-	return neither
+	if mode == plainMode {
+		return got, got == neither
+	}
+	return got, got >= promised[mode]
 }
 
 // rows asks the pod's application with each program over each family.
@@ -113,14 +117,14 @@ func (d *demo) row(p *pod, program string, client, saw netip.AddrPort) {
 	if client.Addr().Is6() {
 		family = "IPv6"
 	}
-	got, colour := compare(client, saw), red
+	got, ok := judge(p.mode, client, saw)
+	colour := green
 	switch {
-	case p.mode == plainMode && got == neither:
-		colour = yellow
-	case p.mode != plainMode && got >= promised[p.mode]:
-		colour = green
-	default:
+	case !ok:
+		colour = red
 		d.broken++
+	case got == neither:
+		colour = yellow
 	}
 	caps := d.status(p).capabilities()
 	d.line(

@@ -18,7 +18,7 @@ var shown = []struct {
 	{"Inbound: to the sidecar, and only where the application listens.", chain("redirect_in")},
 	{"", chain("inbound")},
 	{"The client's address as a source: for the sidecar's uid, and inside the pod.", chain("spoofed")},
-	{"The mark of these packets keeps them in the pod, whoever they are for.", []string{"ip", "-4", "rule"}},
+	{"These packets have the mark and are routed to lo, whoever they are for.", []string{"ip", "-4", "rule"}},
 	{"", []string{"ip", "-4", "route", "show", "table", "local", "default"}},
 	{"The same for IPv6.", []string{"ip", "-6", "rule"}},
 	{"", []string{"ip", "-6", "route", "show", "table", fmt.Sprint(contract.RouteTable)}},
@@ -45,7 +45,7 @@ func (d *demo) ruleset(ns *lab.NS) {
 		}
 	}
 	fmt.Fprintln(d.w)
-	d.wrap("  ", "  ", "In tproxy mode the first two chains say `tproxy to` in place of `redirect to`. "+
+	d.wrap("  ", "  ", "tproxy mode has `tproxy to` in place of `redirect to`. "+
 		"The rules that are not shown guard these: nft list table inet "+contract.Table, dim)
 }
 

@@ -84,9 +84,6 @@ func (s *screen) head(text string) {
 	fmt.Fprintf(s.w, "\n%s\n\n", s.paint(text, bold))
 }
 
-// say prints a paragraph.
-func (s *screen) say(format string, a ...any) { s.wrap("  ", "  ", fmt.Sprintf(format, a...), 0) }
-
 // wrap prints words in the screen's width, the first line and the others behind
 // their own indentation.
 func (s *screen) wrap(first, others, text string, st style) {

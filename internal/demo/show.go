@@ -95,7 +95,11 @@ func (d *demo) processes(pods ...*pod) {
 	widths := []int{26, 5, 7, 7, 7, 10}
 	d.cells(widths, []cell{
 		{"process", dim},
-		{"uid", dim}, {"CapPrm", dim}, {"CapEff", dim}, {"CapBnd", dim}, {"NoNewPrivs", dim},
+		{"uid", dim},
+		{"CapPrm", dim},
+		{"CapEff", dim},
+		{"CapBnd", dim},
+		{"NoNewPrivs", dim},
 	})
 	for _, p := range pods {
 		s := d.status(p)
