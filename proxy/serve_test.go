@@ -354,18 +354,24 @@ func exchange(t *testing.T, conn *net.TCPConn, text string) {
 	say(t, conn, conn, text)
 }
 
-// wantRefused connects and wants a RST, at connect or right after it. It returns
-// the address that it connected from.
+// wantRefused is a client whose connection to a port is refused.
 func (p *pod) wantRefused(t *testing.T, f ipFamily, port int) netip.AddrPort {
 	t.Helper()
+	return wantRefused(t, p.Client, f.client, addr(f.pod, port))
+}
+
+// wantRefused connects and wants a RST, at connect or right after it. It returns
+// the address that it connected from.
+func wantRefused(t *testing.T, ns *lab.NS, from, to string) netip.AddrPort {
+	t.Helper()
 	// A connection that is reset early never tells its own address.
-	client := netip.AddrPortFrom(netip.MustParseAddr(f.client), uint16(20_000+refusedPort.Add(1)))
-	conn, err := p.Client.Dial("tcp", client.String(), addr(f.pod, port))
+	client := netip.AddrPortFrom(netip.MustParseAddr(from), uint16(20_000+refusedPort.Add(1)))
+	conn, err := ns.Dial("tcp", client.String(), to)
 	if err == nil {
 		_, err = io.ReadAll(patient(t, conn))
 	}
 	if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ECONNRESET) {
-		t.Errorf("connection to port %d: %v, want it refused", port, err)
+		t.Errorf("connection to %s: %v, want it refused", to, err)
 	}
 	return client
 }
