@@ -1,0 +1,167 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+)
+
+const (
+	shortConnections = 60_000 // of each family, in each mode
+	shortWorkers     = 8
+	shortPort        = 32_768 // the first of the client's ports, as Linux has it
+	shortPorts       = 28_000
+)
+
+// TestShortConnections: one client address, more connections than it has ports
+// and than the sidecar has in tproxy mode, faster than TIME_WAIT lets ports go.
+// In half of them the client ends first, in half the application, so that
+// either side of either leg is in TIME_WAIT when its ports come again.
+func TestShortConnections(t *testing.T) {
+	inModes(t, setup{}, func(t *testing.T, p *pod) {
+		p.nginx(t)
+		p.inFamilies(t, func(t *testing.T, f family) {
+			count := shortConnections
+			if f == v6 {
+				count /= 6
+			}
+			got := p.short(t, f, count)
+			if got.served != count {
+				t.Errorf("%d of %d served", got.served, count)
+			}
+			if got.address != got.served {
+				t.Errorf("the application saw the client's address in %d of %d", got.address, got.served)
+			}
+			if p.mode == contract.ModeNAT && got.port*1000 < got.served*999 {
+				t.Errorf("the application saw the client's port in %d of %d", got.port, got.served)
+			}
+			t.Logf("%d served, address exact in %d, port in %d", got.served, got.address, got.port)
+		})
+	})
+}
+
+// tally counts connections.
+type tally struct{ served, address, port int }
+
+// short makes count connections from the client's address to nginx.
+func (p *pod) short(t *testing.T, f family, count int) tally {
+	t.Helper()
+	var mu sync.Mutex
+	var sum tally
+	var workers sync.WaitGroup
+	for w := range shortWorkers {
+		workers.Go(func() {
+			var mine tally
+			// One thread in the namespace, which never leaves it.
+			err := p.Client.Do(func() error {
+				for i := range count / shortWorkers {
+					port := shortPort + w*shortPorts/shortWorkers + i%(shortPorts/shortWorkers)
+					from := netip.AddrPortFrom(netip.MustParseAddr(f.client), uint16(port))
+					saw, err := askRaw(from, addrPort(t, addr(f.pod, webPort)), w%2 == 0)
+					if err != nil {
+						return fmt.Errorf("connection %d of worker %d, from %s: %w", i, w, from, err)
+					}
+					mine.count(saw, from)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			sum.served += mine.served
+			sum.address += mine.address
+			sum.port += mine.port
+		})
+	}
+	workers.Wait()
+	return sum
+}
+
+func (y *tally) count(saw, client netip.AddrPort) {
+	y.served++
+	if saw.Addr() == client.Addr() {
+		y.address++
+		if saw.Port() == client.Port() {
+			y.port++
+		}
+	}
+}
+
+// askRaw is ask on a socket without a poller, which is cheaper here. Whoever
+// ends first is in TIME_WAIT afterwards.
+func askRaw(from, to netip.AddrPort, clientFirst bool) (saw netip.AddrPort, err error) {
+	fd, err := rawDial(from, to)
+	if err != nil {
+		return saw, err
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
+		return saw, os.NewSyscallError("write", err)
+	}
+	if clientFirst {
+		if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
+			return saw, os.NewSyscallError("shutdown", err)
+		}
+	}
+	var answer []byte
+	buf := make([]byte, 1024)
+	for {
+		n, err := unix.Read(fd, buf)
+		if err != nil {
+			return saw, os.NewSyscallError("read", err)
+		}
+		if n == 0 {
+			break
+		}
+		answer = append(answer, buf[:n]...)
+	}
+	_, body, _ := strings.Cut(string(answer), "\r\n\r\n")
+	text, err := peer(body)
+	if err != nil {
+		return saw, err
+	}
+	return netip.ParseAddrPort(text)
+}
+
+// rawDial connects on a blocking socket, with time limits.
+func rawDial(from, to netip.AddrPort) (fd int, err error) {
+	af := unix.AF_INET
+	if from.Addr().Is6() {
+		af = unix.AF_INET6
+	}
+	if fd, err = unix.Socket(af, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	limit := unix.NsecToTimeval(int64(lab.Patience))
+	err = errors.Join(
+		os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)),
+		os.NewSyscallError("setsockopt", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)),
+		os.NewSyscallError("setsockopt", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)),
+		os.NewSyscallError("bind", unix.Bind(fd, sockaddr(from))),
+	)
+	if err == nil {
+		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(to)))
+	}
+	if err != nil {
+		unix.Close(fd)
+	}
+	return fd, err
+}
+
+func sockaddr(ap netip.AddrPort) unix.Sockaddr {
+	if ap.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: ap.Addr().As4(), Port: int(ap.Port())}
+	}
+	return &unix.SockaddrInet6{Addr: ap.Addr().As16(), Port: int(ap.Port())}
+}
