@@ -9,15 +9,15 @@ import (
 )
 
 // plainDeployment is what an application's owner has before anything is
-// injected; more are further fields of the pod template's metadata.
-func plainDeployment(name, more string) string {
+// injected; labels are further ones of its pods.
+func plainDeployment(name, labels string) string {
 	return `apiVersion: apps/v1
 kind: Deployment
 metadata: {name: ` + name + `}
 spec:
   selector: {matchLabels: {app: ` + name + `}}
   template:
-    metadata: {labels: {app: ` + name + `}` + more + `}
+    metadata: {labels: {app: ` + name + labels + `}}
     spec:
       terminationGracePeriodSeconds: 5
       containers: [{name: app, image: test/box:1, args: [serve, ":8080"]}]
@@ -45,11 +45,11 @@ func TestInjectCommand(t *testing.T) {
 
 // TestAdmissionPolicy has the API server inject.
 func TestAdmissionPolicy(t *testing.T) {
-	if err := kubectl("apply", "-k", "../../k8s/inject"); err != nil {
+	if err := kubectl("apply", "-f", "../../k8s/inject.yaml"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := kubectl("delete", "-k", "../../k8s/inject"); err != nil {
+		if err := kubectl("delete", "-f", "../../k8s/inject.yaml"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -65,8 +65,7 @@ func TestAdmissionPolicy(t *testing.T) {
 		return err
 	})
 	for _, mode := range modes {
-		ns.apply(plainDeployment(mode, ""))
-		ns.apply(strings.Replace(plainDeployment(mode, ""), "{app: "+mode+"}}\n    spec", "{app: "+mode+", tproxy-cni.io/inject: "+mode+"}}\n    spec", 1))
+		ns.apply(plainDeployment(mode, ", tproxy-cni.io/inject: "+mode))
 	}
 	for _, mode := range modes {
 		ns.intercepted(mode)

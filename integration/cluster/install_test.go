@@ -96,8 +96,6 @@ func TestUpdateUnderPods(t *testing.T) {
 	}
 	ns.ready("client")
 	for _, mode := range modes {
-		for _, p := range strings.Fields(ns.kubectl("get", "pods", "-l", "app="+mode, "-o", "jsonpath={.items[*].metadata.name}")) {
-			reaches(t, ns, "client", p)
-		}
+		reaches(t, ns, "client", strings.Fields(ns.kubectl("get", "pods", "-l", "app="+mode, "-o", "jsonpath={.items[*].metadata.name}"))...)
 	}
 }

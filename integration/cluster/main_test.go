@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,8 @@ import (
 
 // TestMain gives the tests a cluster with the product installed on it, and
 // ends the cluster unless it was up before or KEEP is set. DISTRO says whose
-// clothes it wears: kubeadm (the default) or k3s.
+// clothes it wears: kubeadm (the default) or k3s. IMAGES is the folder of the
+// product's images, dist/images by default.
 func TestMain(m *testing.M) {
 	code, err := withCluster(m.Run)
 	if err != nil {
@@ -50,14 +52,18 @@ func withCluster(run func() int) (code int, err error) {
 	if err := up(distro); err != nil {
 		return 1, err
 	}
-	all, err := filepath.Glob(archives())
+	dir := os.Getenv("IMAGES")
+	if dir == "" {
+		dir = "../../dist/images"
+	}
+	archives, err := filepath.Glob(dir + "/*-" + runtime.GOARCH + ".tar")
 	if err != nil {
 		return 1, err
 	}
-	if len(all) == 0 {
-		return 1, fmt.Errorf("no images in dist/images")
+	if len(archives) == 0 {
+		return 1, fmt.Errorf("no images in %s", dir)
 	}
-	if err := load(nil, all); err != nil {
+	if err := load(nil, archives); err != nil {
 		return 1, err
 	}
 	say("product's images loaded")
@@ -70,14 +76,6 @@ func withCluster(run func() int) (code int, err error) {
 	}
 	say("plugin installed")
 	return run(), nil
-}
-
-// archives matches the product's images.
-func archives() string {
-	if dir := os.Getenv("IMAGES"); dir != "" {
-		return filepath.Join(dir, "*.tar")
-	}
-	return "../../dist/images/*.tar"
 }
 
 // await fails the test unless f succeeds in time.

@@ -3,8 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -64,7 +62,7 @@ func (p pod) template(t *testing.T) string {
 		security = "securityContext: {runAsUser: 1000, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}, "
 	}
 	if p.mode != "" {
-		lines = append(lines, "  initContainers:", "  - "+sidecar(t, p.mode))
+		lines = append(lines, "  initContainers:", "  - "+sidecar(p.mode))
 	}
 	image := p.image
 	if image == "" {
@@ -78,8 +76,7 @@ func (p pod) template(t *testing.T) string {
 }
 
 // sidecar is our container as README.md and the manifests have it.
-func sidecar(t *testing.T, mode string) string {
-	t.Helper()
+func sidecar(mode string) string {
 	security := map[string]string{
 		"nat": "{runAsNonRoot: true, runAsUser: 7089, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, " +
 			"capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}",
@@ -87,28 +84,6 @@ func sidecar(t *testing.T, mode string) string {
 		// set, and to ask for it is what Pod Security baseline refuses.
 		"tproxy": "{runAsNonRoot: true, runAsUser: 7089, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, seccompProfile: {type: RuntimeDefault}}",
 	}[mode]
-	return "{name: tproxy-proxy, image: " + productImage(t, "proxy") + ", args: [--mode, " + mode + ", --log-level, debug], restartPolicy: Always, " +
+	return "{name: tproxy-proxy, image: tproxy-cni:latest, imagePullPolicy: Never, args: [--mode, " + mode + "], restartPolicy: Always, " +
 		"startupProbe: {httpGet: {path: /readyz, port: 5001}, periodSeconds: 1, failureThreshold: 30}, securityContext: " + security + "}"
-}
-
-// productImage is the name of the image in dist/images whose name holds word.
-func productImage(t *testing.T, word string) string {
-	t.Helper()
-	all, _ := filepath.Glob(archives())
-	for _, a := range all {
-		if !strings.Contains(filepath.Base(a), word) {
-			continue
-		}
-		out, err := exec.Command("tar", "-xOf", a, "manifest.json").Output()
-		var m []struct{ RepoTags []string }
-		if err == nil {
-			err = json.Unmarshal(out, &m)
-		}
-		if err != nil || len(m) == 0 || len(m[0].RepoTags) == 0 {
-			t.Fatalf("%s: no name: %v", a, err)
-		}
-		return m[0].RepoTags[0]
-	}
-	t.Fatalf("no image for %s in dist/images", word)
-	return ""
 }

@@ -2,10 +2,8 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestPodSecurity runs each mode in a namespace that enforces the Pod Security
@@ -60,52 +58,12 @@ func TestRefusedByPodSecurity(t *testing.T) {
 // sidecarStatus is /proc/PID/status of the sidecar, read on its node.
 func sidecarStatus(t *testing.T, ns *namespace, pod string) map[string]string {
 	t.Helper()
-	node, uid := ns.placed(pod)
-	out := onNodeRun(t, node, "sh", "-c", `for p in /proc/[0-9]*; do
-		grep -qs `+uid+` $p/cgroup && [ "$(cat $p/comm)" = tproxy-proxy ] && cat $p/status
-	done; true`)
+	node, pid := ns.process(pod, "tproxy-proxy")
 	status := map[string]string{}
-	for line := range strings.Lines(out) {
+	for line := range strings.Lines(onNodeRun(t, node, "cat", "/proc/"+pid+"/status")) {
 		if f := strings.Fields(line); len(f) > 1 {
 			status[strings.TrimSuffix(f[0], ":")] = f[1]
 		}
 	}
-	if len(status) == 0 {
-		t.Fatalf("no sidecar of pod %s on node %d", uid, node)
-	}
 	return status
-}
-
-// placed is on which node a pod is, and its uid.
-func (ns *namespace) placed(pod string) (node int, uid string) {
-	ns.t.Helper()
-	out := ns.kubectl("get", "pod", pod, "-o", "jsonpath={.spec.nodeName} {.metadata.uid}")
-	if _, err := fmt.Sscanf(out, "node%d %s", &node, &uid); err != nil {
-		ns.t.Fatalf("%q: %v", out, err)
-	}
-	return node, uid
-}
-
-// reaches asks that a client reaches a server on port 8080 in both families,
-// through the sidecar, and that the application sees the client.
-func reaches(t *testing.T, ns *namespace, client, server string) {
-	t.Helper()
-	var targets []string
-	for _, ip := range ns.addrs("pod/" + server) {
-		targets = append(targets, net.JoinHostPort(ip.String(), "8080"))
-	}
-	for _, g := range dial(ns, client, targets) {
-		if g.err != "" {
-			t.Errorf("%s to %s: %s", client, server, g.err)
-		} else if g.seen.Addr() != g.client.Addr() {
-			t.Errorf("%s to %s: the application saw %s, the client is %s", client, server, g.seen, g.client)
-		}
-		want := "msg=accepted client=" + net.JoinHostPort(g.client.Addr().String(), "")
-		await(t, 5*time.Second, "relayed", func() error {
-			if log := ns.kubectl("logs", server, "-c", "tproxy-proxy"); !strings.Contains(log, want) {
-				return fmt.Errorf("no %q in the sidecar's log:\n%s", want, log)
-			}
-			return nil
-		})
-	}
 }

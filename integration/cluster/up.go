@@ -146,6 +146,7 @@ func startNode(n int) error {
 		return err
 	}
 	inLAN := fmt.Sprintf("nsenter -t %d -n ip link", lan)
+	_ = shell(fmt.Sprintf("%s del n%d", inLAN, n)) // of a node that has just ended
 	return shell(fmt.Sprintf("%s add n%d type veth peer name eth0 netns %d", inLAN, n, pid),
 		fmt.Sprintf("%s set n%d master br0 up", inLAN, n))
 }
