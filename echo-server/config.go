@@ -38,7 +38,7 @@ var settings = []setting{
 		func(c *config, s string) (err error) { c.addr, err = parseAddr(s); return err },
 	},
 	{
-		"wait", "ECHO_WAIT", "500ms",
+		"wait", "ECHO_WAIT", "1s",
 		"`time` for a client to begin an HTTP request before it is greeted; one that says anything else is greeted at once; 0s: greet everyone at once and answer no HTTP",
 		func(c *config, s string) (err error) { c.wait, err = parseTime(s); return err },
 	},
@@ -122,7 +122,7 @@ func parseAddr(s string) (netip.AddrPort, error) {
 func parseTime(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
-		return 0, errors.New("want a time such as 500ms, 10s or 0s")
+		return 0, errors.New("want a time such as 10s, 500ms or 0s")
 	}
 	return d, nil
 }

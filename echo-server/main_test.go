@@ -23,14 +23,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// start starts the program in the pod's namespace.
+// start starts the program in the pod's namespace. It waits for the clients'
+// first bytes as long as it takes: a test does not depend on time.
 func start(t *testing.T, n *lab.Net, args ...string) *lab.Proc {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(self, append([]string{"--wait", "1m"}, args...)...)
 	cmd.Env = append(os.Environ(), asServer+"=1")
 	return n.Pod.StartCmd(cmd).WaitListen(3000)
 }
@@ -67,8 +68,8 @@ func TestFaults(t *testing.T) {
 		func(k string) string { return map[string]string{"ECHO_DRAIN": "long"}[k] }, nil, &out)
 	want := `echo-server: unexpected argument "there"
 --addr "here": want an IP address with a port of 1-65535, such as :3000, 127.0.0.1:3000 or [fd00::1]:3000
---wait "-1s": want a time such as 500ms, 10s or 0s
-ECHO_DRAIN "long": want a time such as 500ms, 10s or 0s
+--wait "-1s": want a time such as 10s, 500ms or 0s
+ECHO_DRAIN "long": want a time such as 10s, 500ms or 0s
 --mptcp "maybe": want true or false
 --log-format "xml": want text or json
 `

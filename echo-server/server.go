@@ -100,17 +100,15 @@ func (s *server) handle(kill context.Context, c *net.TCPConn) {
 	}
 }
 
-// echo sends first and then what the client sends, up to the client's FIN,
-// which it answers with its own. Nothing is read that cannot be sent: a client
-// that does not read is itself not read.
+// echo sends first and then what the client sends, up to the client's FIN; the
+// close that follows is ours, behind all that was echoed. Nothing is read that
+// cannot be sent: a client that does not read is itself not read.
 func echo(c *net.TCPConn, first []byte) error {
 	if _, err := c.Write(first); err != nil {
 		return err
 	}
-	if _, err := io.Copy(c, c); err != nil { // splice(2): the bytes stay in the kernel
-		return err
-	}
-	return c.CloseWrite()
+	_, err := io.Copy(c, c) // splice(2): the bytes stay in the kernel
+	return err
 }
 
 // reset closes with RST: the client shall not take it for a regular end.

@@ -22,9 +22,10 @@ import (
 )
 
 // inFamilies runs a story over IPv4 and IPv6, with and without MPTCP.
-func inFamilies(t *testing.T, story func(t *testing.T, n *lab.Net, client, server string)) {
+func inFamilies(t *testing.T, story func(t *testing.T, n *lab.Net, client, server string), args ...string) {
+	t.Helper()
 	for _, mptcp := range []string{"false", "true"} {
-		n, p := pod(t, "--mptcp", mptcp)
+		n, p := pod(t, append(args, "--mptcp", mptcp)...)
 		for _, f := range families {
 			t.Run(f.name+"/mptcp="+mptcp, func(t *testing.T) {
 				story(t, n, f.client, f.server)
@@ -52,20 +53,30 @@ func TestCurl(t *testing.T) {
 			{"post", []string{"--data-binary", "@/proc/version"}, "peer=%s local=" + server + "\n"},
 			{"long", []string{"-H", "X-Long: " + strings.Repeat("x", 3000)}, "peer=%s local=" + server + "\n"},
 		} {
-			out := n.Client.Run(append([]string{"curl", "-sSf", "-w", own, "http://" + server}, tc.args...)...)
+			out := curl(t, n, append([]string{"-w", own, "http://" + server}, tc.args...)...)
 			answer, client := cutClient(t, out)
 			if d := cmp.Diff(fmt.Sprintf(tc.want, client), answer); d != "" {
 				t.Errorf("%s: %s", tc.name, d)
 			}
 		}
-		if out := n.Client.Run("curl", "-sSfI", "http://"+server); !strings.HasPrefix(out, "HTTP/1.1 200 OK\r\n") {
+		if out := curl(t, n, "-I", "http://"+server); !strings.HasPrefix(out, "HTTP/1.1 200 OK\r\n") {
 			t.Errorf("HEAD: %s", out)
 		}
-		out := n.Client.Run("curl", "-sSf", "http://"+server, "http://"+server+"/again")
+		out := curl(t, n, "http://"+server, "http://"+server+"/again")
 		if lines := strings.SplitAfter(out, "\n"); len(lines) != 3 || lines[0] != lines[1] {
 			t.Errorf("two requests on one connection: %q", out)
 		}
 	})
+}
+
+// curl runs curl in the client's namespace.
+func curl(t *testing.T, n *lab.Net, args ...string) string {
+	t.Helper()
+	out, err := n.Client.Try(append([]string{"curl", "-sSf", "--noproxy", "*"}, args...)...)
+	if err != nil {
+		t.Fatalf("curl %v: %v\n%s", args, err, out)
+	}
+	return out
 }
 
 // cutClient cuts what curl says about its own socket from the answer.
@@ -83,7 +94,7 @@ func cutClient(t *testing.T, out string) (answer, client string) {
 func TestJSONNames(t *testing.T) {
 	n, _ := pod(t)
 	for _, f := range families {
-		out := n.Client.Run("curl", "-sSf", "--interface", f.client, "--local-port", "40001",
+		out := curl(t, n, "--interface", f.client, "--local-port", "40001",
 			"-H", "Accept: application/json", "http://"+f.server)
 		var got map[string]string
 		if err := json.Unmarshal([]byte(out), &got); err != nil {
@@ -141,7 +152,7 @@ func TestSilent(t *testing.T) {
 		if rest, err := io.ReadAll(r); err != nil || string(rest) != "GET / HTTP/1.1\r\n\r\n" {
 			t.Errorf("%v, %q", err, rest)
 		}
-	})
+	}, "--wait", "10ms")
 }
 
 // TestBig: 64 MiB come back as they went, with a FIN behind them.
@@ -208,10 +219,7 @@ func TestDrain(t *testing.T) {
 	n, p := pod(t, "--drain", "1m")
 	client, server := families[0].client, families[0].server
 	running := dial(t, n, client, server)
-	r := bufio.NewReader(running)
-	if _, err := r.ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	r := speak(t, running)
 	idle := dial(t, n, client, server)
 	i := bufio.NewReader(idle)
 	if _, err := io.WriteString(idle, "HEAD / HTTP/1.1\r\nHost: pod\r\n\r\n"); err != nil {
@@ -252,10 +260,7 @@ func TestDrain(t *testing.T) {
 func TestDrainEnds(t *testing.T) {
 	n, p := pod(t, "--drain", "0s", "--log-format", "json")
 	c := dial(t, n, families[1].client, families[1].server)
-	r := bufio.NewReader(c)
-	if _, err := r.ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
+	r := speak(t, c)
 	if err := p.Stop(); err != nil {
 		t.Errorf("%v\n%s", err, p.Output())
 	}
@@ -266,6 +271,23 @@ func TestDrainEnds(t *testing.T) {
 	if !strings.Contains(p.Output(), want) {
 		t.Errorf("not in the log: %s\n%s", want, p.Output())
 	}
+}
+
+// speak says a line and reads it behind the server's.
+func speak(t *testing.T, c net.Conn) *bufio.Reader {
+	t.Helper()
+	if _, err := io.WriteString(c, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(c)
+	line, err := r.ReadString('\n')
+	if err == nil {
+		line, err = r.ReadString('\n')
+	}
+	if err != nil || line != "hello\n" {
+		t.Fatalf("%v, %q", err, line)
+	}
+	return r
 }
 
 func dial(t *testing.T, n *lab.Net, client, server string) *net.TCPConn {

@@ -19,7 +19,8 @@ import (
 //
 // The wait is the one guess. It delays none but a silent client, and it must
 // outlast the time between a client's connect and its request, which is sent
-// right after: too long is a moment, too short is a broken HTTP client.
+// right after but on a busy machine not at once: too long is a moment, too short
+// is a broken HTTP client. A test whose clients all speak first sets it long.
 
 // methods are how HTTP requests begin.
 var methods = [][]byte{

@@ -125,7 +125,8 @@ func (d *demo) attach(mode string, ns *lab.NS, annotations map[string]string) *p
 		}
 		p.addrs = append(p.addrs, addr)
 	}
-	ns.StartAs(lab.User{UID: appUID, NoNewPrivs: true}, filepath.Join(d.users, "echo-server")).
+	// Both clients speak first: no reason to guess that one will not.
+	ns.StartAs(lab.User{UID: appUID, NoNewPrivs: true}, filepath.Join(d.users, "echo-server"), "--wait", "1m").
 		WaitListen(contract.EchoPort)
 	return p
 }
