@@ -1,17 +1,17 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os/exec"
 	"strings"
 	"testing"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-
-	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
@@ -227,14 +227,37 @@ func TestPrevResultOfAnotherVersion(t *testing.T) {
 	node := lab.New(t, "node")
 	in := conf("0.4.0", dual, nil)
 	in["cniVersion"] = "1.0.0"
-	var want object = conf("1.0.0", dual, nil)["prevResult"].(object)
-	equalJSON(t, want, call{command: "ADD", netns: "/x", stdin: in}.ok(t, node))
+	equalJSON(t, conf("1.0.0", dual, nil)["prevResult"], call{command: "ADD", netns: "/x", stdin: in}.ok(t, node))
 
 	// What no type knows passes, too; and a result may lack its version.
 	in = conf("0.3.1", dual, nil)
 	delete(in["prevResult"].(object), "cniVersion")
 	in["prevResult"].(object)["vendor"] = 1
 	equalJSON(t, in["prevResult"], call{command: "ADD", netns: "/x", stdin: in}.ok(t, node))
+}
+
+// TestPodAddrs: prevResult may name addresses on the node's side, too.
+func TestPodAddrs(t *testing.T) {
+	for version, want := range map[string][]string{"0.3.1": {lab.Pod4, lab.Pod6}, "1.1.0": {lab.Pod4, lab.Pod6}} {
+		prev := conf(version, dual, nil)["prevResult"].(object)
+		node := object{"address": "192.0.2.1/24", "interface": 0, "version": "4"}
+		prev["ips"] = append(prev["ips"].([]object), node)
+		raw, err := json.Marshal(prev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, addrs, err := previous(raw, version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range addrs {
+			got = append(got, a.String())
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", version, diff)
+		}
+	}
 }
 
 func TestKernelError(t *testing.T) {
