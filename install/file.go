@@ -28,7 +28,7 @@ type disk struct {
 const tempPrefix, tempSuffix = ".tproxy-cni-", ".tmp"
 
 // piece is how much one write operation writes.
-const piece = 64 << 10
+const piece = 16 << 10
 
 func (d disk) do(op, path string, f func() error) error {
 	if d.before != nil {

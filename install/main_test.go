@@ -58,26 +58,28 @@ type theNode struct {
 	confDir, binDir, image string
 	entry                  []byte
 	elsewhere              string            // a file of the test's that is not the installer's
+	pad                    int               // how large the plugin is
 	configs                map[string]string // what the base CNI wrote
 }
 
-// plugin stands for tproxy-cni where only its file matters. It is large enough
+// pluginScript stands for tproxy-cni where only its file matters. It is large enough
 // for several writes.
-func pluginScript(version string) []byte {
+func pluginScript(version string, pad int) []byte {
 	script := `#!/bin/sh
 [ "$CNI_COMMAND" = VERSION ] || exit 1
 echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}'
-exit # ` + version + " "
-	return append([]byte(script), bytes.Repeat([]byte("x"), 200<<10)...)
+exit
+# ` + version + " "
+	return append([]byte(script), bytes.Repeat([]byte("x"), pad)...)
 }
 
 // newTestNode has the named files of testdata as the cluster's configurations.
 func newTestNode(t *testing.T, names ...string) *theNode {
 	t.Helper()
-	dir := t.TempDir()
+	dir := memory(t)
 	n := &theNode{
-		t: t, confDir: filepath.Join(dir, "net.d"), binDir: filepath.Join(dir, "bin"), image: filepath.Join(dir, "image"),
-		configs: map[string]string{},
+		t: t, confDir: filepath.Join(dir, "net.d"), binDir: filepath.Join(dir, "bin"), image: filepath.Join(t.TempDir(), "image"),
+		configs: map[string]string{}, pad: 200 << 10,
 	}
 	for _, d := range []string{n.confDir, n.binDir, n.image} {
 		must(t, os.Mkdir(d, 0o755))
@@ -94,6 +96,24 @@ func newTestNode(t *testing.T, names ...string) *theNode {
 	return n
 }
 
+// memory is a directory that fsync costs nothing in, where there is one in
+// which programs run, because the tests write thousands of files.
+func memory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "tproxy-install-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	probe := filepath.Join(dir, "probe")
+	must(t, os.WriteFile(probe, []byte("#!/bin/sh\n"), 0o755))
+	defer os.Remove(probe)
+	if exec.Command(probe).Run() != nil {
+		return t.TempDir()
+	}
+	return dir
+}
+
 func (n *theNode) writeConf(name, data string) {
 	n.t.Helper()
 	must(n.t, os.WriteFile(filepath.Join(n.confDir, name), []byte(data), 0o600))
@@ -103,7 +123,7 @@ func (n *theNode) writeConf(name, data string) {
 // upgrade puts another version of the plugin into the image.
 func (n *theNode) upgrade(version string) {
 	n.t.Helper()
-	must(n.t, os.WriteFile(filepath.Join(n.image, contract.PluginType), pluginScript(version), 0o755))
+	must(n.t, os.WriteFile(filepath.Join(n.image, contract.PluginType), pluginScript(version, n.pad), 0o755))
 }
 
 // node is the installer's view, for tests in this process.
@@ -223,3 +243,5 @@ func (l *logs) String() string {
 }
 
 var _ io.Writer = (*logs)(nil)
+
+func isOurs(p *libcni.PluginConfig) bool { return p.Network.Type == contract.PluginType }

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+)
+
+// service is tproxy-install as a DaemonSet runs it.
+type service struct {
+	*exec.Cmd
+	t    *testing.T
+	log  *logs
+	done chan struct{}
+	err  error
+	url  string
+}
+
+func (n *theNode) start(verb string, args ...string) *service {
+	n.t.Helper()
+	s := &service{Cmd: n.command(verb, append(args, "--listen", "127.0.0.1:0")...), t: n.t, log: &logs{}, done: make(chan struct{})}
+	s.Stdout, s.Stderr = s.log, s.log
+	must(n.t, s.Start())
+	go func() { s.err = s.Wait(); close(s.done) }()
+	n.t.Cleanup(func() {
+		_ = s.Process.Kill()
+		<-s.done
+		if n.t.Failed() {
+			n.t.Logf("%s (%v):\n%s", verb, s.err, s.log)
+		}
+	})
+	lab.Eventually(n.t, "address in the log", func() error {
+		m := regexp.MustCompile(`msg=listening addr=(\S+)`).FindStringSubmatch(s.log.String())
+		if m == nil {
+			return errors.New(s.log.String())
+		}
+		s.url = "http://" + m[1]
+		return nil
+	})
+	return s
+}
+
+func (s *service) get(path string) (int, string, error) {
+	r, err := http.Get(s.url + path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	return r.StatusCode, string(b), err
+}
+
+// want waits until path answers so.
+func (s *service) want(path string, code int, texts ...string) {
+	s.t.Helper()
+	lab.Eventually(s.t, fmt.Sprintf("%s: %d %q", path, code, texts), func() error {
+		got, body, err := s.get(path)
+		if err != nil {
+			return err
+		}
+		for _, text := range texts {
+			if !strings.Contains(body, text) {
+				got = -got
+			}
+		}
+		if got != code {
+			return fmt.Errorf("%d %s", got, body)
+		}
+		return nil
+	})
+}
+
+// stop ends it as the kubelet does and wants an end in order.
+func (s *service) stop() {
+	s.t.Helper()
+	must(s.t, s.Process.Signal(syscall.SIGTERM))
+	<-s.done
+	if s.err != nil {
+		s.t.Errorf("ended with %v", s.err)
+	}
+}
+
+func (n *theNode) wantPlugins(list ...string) {
+	n.t.Helper()
+	lab.Eventually(n.t, fmt.Sprintf("plugins %q", list), func() error {
+		l, err := load(n.confDir)
+		if err != nil {
+			return err
+		}
+		var got []string
+		for _, p := range l.Plugins {
+			got = append(got, p.Network.Type)
+		}
+		if !slices.Equal(got, list) {
+			return fmt.Errorf("%q", got)
+		}
+		return nil
+	})
+}
+
+// TestService is a node's life: it waits for the cluster's network, keeps what
+// others change, survives its own end, and is taken out by an explicit step.
+func TestService(t *testing.T) {
+	n := newTestNode(t)
+	s := n.start("install", "--preflight=false")
+	s.want("/healthz", 200)
+	s.want("/readyz", 503, "not ready: no network configuration: the cluster's network plugin has not written one yet")
+	s.want("/metrics", 200, `tproxy_install_error{reason="waiting"} 1`, "tproxy_install_ready 0")
+
+	flannel, err := os.ReadFile("testdata/10-flannel.conflist")
+	must(t, err)
+	// Not atomically, as k3s does.
+	f, err := os.Create(filepath.Join(n.confDir, "10-flannel.conflist"))
+	must(t, err)
+	_, err = f.Write(flannel[:100])
+	must(t, err)
+	s.want("/readyz", 503, "10-flannel.conflist is invalid", "waiting for whoever is writing it")
+	_, err = f.Write(flannel[100:])
+	must(t, err)
+	must(t, f.Close())
+	n.configs["10-flannel.conflist"] = string(flannel)
+	base := []string{"flannel", "portmap", "bandwidth"}
+	ours := append(slices.Clone(base), contract.PluginType)
+	n.wantPlugins(ours...)
+	s.want("/readyz", 200, "entry in "+filepath.Join(n.confDir, "10-flannel.conflist"), "plugin ")
+
+	n.writeConf("10-flannel.conflist", string(flannel)) // k3s starts again
+	n.wantPlugins(ours...)
+	binary := filepath.Join(n.binDir, contract.PluginType)
+	must(t, os.Remove(binary))
+	lab.Eventually(t, "binary", func() error { _, err := os.Stat(binary); return err })
+	s.want("/metrics", 200, `tproxy_install_patches_total{reason="entry missing"} 2`,
+		`tproxy_install_patches_total{reason="binary missing"} 2`, "tproxy_install_ready 1",
+		`tproxy_install_error{reason="waiting"} 0`, "tproxy_install_build_info{version=")
+
+	// The directory itself is made anew.
+	must(t, os.Rename(n.confDir, n.confDir+".old"))
+	must(t, os.Mkdir(n.confDir, 0o755))
+	n.writeConf("10-flannel.conflist", string(flannel))
+	n.wantPlugins(ours...)
+
+	// A restart, an upgrade, a reboot.
+	before := [2]map[string]string{tree(t, n.confDir), tree(t, n.binDir)}
+	s.stop()
+	if diff := cmp.Diff(before, [2]map[string]string{tree(t, n.confDir), tree(t, n.binDir)}); diff != "" {
+		t.Errorf("SIGTERM changed the node:\n%s", diff)
+	}
+
+	u := n.start("uninstall")
+	u.want("/readyz", 200, "uninstalled")
+	n.wantPlugins(base...)
+	if left := tree(t, n.binDir); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	// An installer of before, somewhere at its end, does it once more.
+	_, err = n.node().install(t.Context())
+	must(t, err)
+	n.wantPlugins(base...)
+	lab.Eventually(t, "binary gone", func() error {
+		if left := tree(t, n.binDir); len(left) > 0 {
+			return fmt.Errorf("left: %d files", len(left))
+		}
+		return nil
+	})
+	u.stop()
+}
+
+// TestErrorIsSeen: a fault of the disk is told, tried again without haste, and
+// over when it is gone.
+func TestErrorIsSeen(t *testing.T) {
+	n := newTestNode(t, "10-flannel.conflist")
+	must(t, os.Mkdir(filepath.Join(n.binDir, contract.PluginType), 0o755))
+	s := n.start("install", "--preflight=false")
+	s.want("/readyz", 503, "is a directory: remove it")
+	s.want("/metrics", 200, `tproxy_install_error{reason="binary"} 1`)
+	if n := strings.Count(s.log.String(), "not ready"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	must(t, os.Remove(filepath.Join(n.binDir, contract.PluginType)))
+	s.want("/readyz", 200)
+}
+
+// TestSurge: two installers with different defaults. Both are there for a
+// while, a runtime never sees anything unsound, and the one that stays has its
+// way.
+func TestSurge(t *testing.T) {
+	n := newTestNode(t, "10-flannel.conflist")
+	end := n.observe()
+	old := n.start("install", "--preflight=false", "--proxy-port", "6000")
+	old.want("/readyz", 200)
+	younger := n.start("install", "--preflight=false", "--proxy-port", "7000")
+	younger.want("/metrics", 200, `tproxy_install_patches_total{reason="entry changed"}`)
+	old.stop()
+	end()
+	lab.Eventually(t, "the younger one's entry", func() error {
+		data, err := os.ReadFile(filepath.Join(n.confDir, "10-flannel.conflist"))
+		if err == nil && !strings.Contains(string(data), `"proxyPort":7000`) {
+			err = errors.New(string(data))
+		}
+		return err
+	})
+	younger.want("/readyz", 200)
+	younger.stop()
+}
+
+// TestPortTaken: an installer whose port another holds works on the node.
+func TestPortTaken(t *testing.T) {
+	n := newTestNode(t)
+	first := n.start("install", "--preflight=false")
+	cmd := n.command("install", "--preflight=false", "--listen", strings.TrimPrefix(first.url, "http://"))
+	log := &logs{}
+	cmd.Stderr = log
+	must(t, cmd.Start())
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	lab.Eventually(t, "an error that names the port", func() error {
+		if !strings.Contains(log.String(), "address already in use") {
+			return errors.New(log.String())
+		}
+		return nil
+	})
+	first.stop()
+	n.writeConf("10-a.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`)
+	n.wantPlugins("ptp", contract.PluginType)
+}
+
+// TestPreflightLeast: with CAP_SYS_ADMIN and CAP_NET_ADMIN, without any
+// capability through a user namespace, and where that is refused, too.
+func TestPreflightLeast(t *testing.T) {
+	lab.Need(t, "setpriv", "unshare")
+	for _, tc := range []struct {
+		name, caps string
+		maxUserNS  string
+		want       []string
+	}{
+		{"capabilities", "-all,+sys_admin,+net_admin", "", []string{"kernel: mode nat works", "kernel: mode tproxy works"}},
+		{"user namespace", "-all", "", []string{"kernel: mode nat works", "kernel: mode tproxy works"}},
+		{"neither", "-all", "0", []string{"kernel: unknown: it takes CAP_SYS_ADMIN and CAP_NET_ADMIN, or a user namespace"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			n := newTestNode(t, "10-flannel.conflist")
+			s := n.command("install", "--listen", "127.0.0.1:0", "--once=false")
+			front := []string{"setpriv", "--bounding-set", tc.caps, "--inh-caps", "-all", "--ambient-caps", "-all", "--no-new-privs"}
+			if tc.maxUserNS != "" {
+				// A limit of a user namespace of the test's own.
+				front = append([]string{"unshare", "--user", "--map-root-user", "sh", "-c",
+					`echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"`, "sh"}, front...)
+			}
+			args := append(front, s.Args...)
+			path, err := lab.Look(args[0])
+			must(t, err)
+			s.Path, s.Args = path, args
+			svc := &service{Cmd: s, t: t, log: &logs{}, done: make(chan struct{})}
+			svc.Stderr = svc.log
+			must(t, svc.Start())
+			go func() { svc.err = svc.Wait(); close(svc.done) }()
+			t.Cleanup(func() { _ = svc.Process.Kill(); <-svc.done })
+			lab.Eventually(t, "address in the log", func() error {
+				m := regexp.MustCompile(`msg=listening addr=(\S+)`).FindStringSubmatch(svc.log.String())
+				if m == nil {
+					return errors.New(svc.log.String())
+				}
+				svc.url = "http://" + m[1]
+				return nil
+			})
+			svc.want("/readyz", 200, tc.want...)
+		})
+	}
+}
+
+// TestCannotDefaultMode: a node whose kernel lacks something for its default
+// mode is not ready and says what.
+func TestCannotDefaultMode(t *testing.T) {
+	s := newStatus(contract.ModeTProxy)
+	s.set(outcome{}, "in place", nil)
+	s.setPreflight([]verdict{{Mode: contract.ModeNAT, Missing: []string{}}, {Mode: contract.ModeTProxy, Missing: []string{"nft tproxy"}}}, nil)
+	if _, err := s.readiness(); err == nil || !strings.Contains(err.Error(), "default mode tproxy needs: nft tproxy") {
+		t.Errorf("error is %v", err)
+	}
+	s.mode = contract.ModeNAT
+	text, err := s.readiness()
+	if err != nil || !strings.Contains(text, "kernel: mode tproxy lacks nft tproxy") {
+		t.Errorf("%q %v", text, err)
+	}
+}
