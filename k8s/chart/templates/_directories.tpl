@@ -1,0 +1,21 @@
+{{/* The node's directories, by distribution: those of k8s/install and k8s/repair. */}}
+{{- define "tproxy-cni.directories" -}}
+kubeadm: &cni
+  conf: /etc/cni/net.d
+  bin: /opt/cni/bin
+  cri: /run/containerd
+kind: *cni
+k3s: &k3s
+  conf: /var/lib/rancher/k3s/agent/etc/cni/net.d
+  bin: /var/lib/rancher/k3s/data/cni
+  cri: /run/k3s/containerd
+k3d: *k3s
+microk8s:
+  conf: /var/snap/microk8s/current/args/cni-network
+  bin: /var/snap/microk8s/current/opt/cni/bin
+  cri: /var/snap/microk8s/common/run
+gke:
+  conf: /etc/cni/net.d
+  bin: /home/kubernetes/bin
+  cri: /run/containerd
+{{- end }}
