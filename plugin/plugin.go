@@ -70,7 +70,7 @@ func (p plugin) del(args *skel.CmdArgs) error {
 	if args.Netns == "" || otherNetNS(args) != nil {
 		return nil
 	}
-	if err := redirect.Remove(args.Netns); err != nil {
+	if err := redirect.Remove(args.Netns, args.IfName); err != nil {
 		fmt.Fprintf(p.stderr, "%s: DEL leaves something in %s: %v\n", contract.PluginType, args.Netns, err)
 	}
 	return nil

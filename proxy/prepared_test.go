@@ -22,7 +22,7 @@ var faults = []struct {
 	{"the plugin was not here", func(*pod) {}, "has not prepared this network namespace"},
 	{"the plugin's work is gone", func(p *pod) {
 		p.apply(p.config())
-		if err := redirect.Remove(p.Pod.Path()); err != nil {
+		if err := redirect.Remove(p.Pod.Path(), "eth0"); err != nil {
 			p.t.Fatal(err)
 		}
 	}, "has not prepared this network namespace"},

@@ -23,7 +23,7 @@ func TestRemove(t *testing.T) {
 			before := state(pod)
 			apply(t, pod, c)
 			for range 2 {
-				if err := Remove(pod.Path()); err != nil {
+				if err := Remove(pod.Path(), "eth0"); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(before, state(pod)); diff != "" {
@@ -33,7 +33,7 @@ func TestRemove(t *testing.T) {
 		})
 	}
 	t.Run("namespace is gone", func(t *testing.T) {
-		if err := Remove("/run/netns/tproxy-cni-never-was"); err != nil {
+		if err := Remove("/run/netns/tproxy-cni-never-was", "eth0"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -189,5 +189,51 @@ func TestCheckSets(t *testing.T) {
 	want := Drift{"set exclude_ports of table inet tproxy_cni has other elements"}
 	if diff := cmp.Diff(want, Check(pod.Path(), c, required)); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// TestOneInterface: a second network's ADD and DEL do no harm to the first.
+func TestOneInterface(t *testing.T) {
+	for name, c := range goldens() {
+		t.Run(name, func(t *testing.T) {
+			pod, node := newPod(t), lab.New(t, "second")
+			lab.Veth(node, "pod1", pod, "net1")
+			apply(t, pod, c)
+			before := state(pod)
+			other := c
+			other.Interface = "net1"
+			if err := Apply(pod.Path(), other); err == nil || !strings.Contains(err.Error(), "intercepted on eth0 already") {
+				t.Errorf("Apply on a second interface: %v", err)
+			}
+			if err := Remove(pod.Path(), "net1"); err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(before, state(pod)); diff != "" {
+				t.Errorf("the first interface's state has changed:\n%s", diff)
+			}
+
+			// The first one gone, the pod may have another.
+			pod.Run("ip", "link", "del", "eth0")
+			apply(t, pod, other)
+			if err := Check(pod.Path(), other, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestRemoveNothing: what looks like ours but is not stays.
+func TestRemoveNothing(t *testing.T) {
+	pod := newPod(t)
+	pod.Up()
+	pod.Run("ip", "rule", "add", "priority", "7", "lookup", "local")
+	pod.Run("ip", "rule", "del", "priority", "0", "lookup", "local")
+	pod.Run("ip", "route", "add", "local", "default", "dev", "lo", "table", "local")
+	before := state(pod)
+	if err := Remove(pod.Path(), "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, state(pod)); diff != "" {
+		t.Errorf("Remove changed a namespace that Apply never saw:\n%s", diff)
 	}
 }

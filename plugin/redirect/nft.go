@@ -137,9 +137,8 @@ func marked(m uint32) words {
 	return words{load(expr.MetaKeyMARK), and(native(m), native(0)), compare(expr.CmpOpEq, native(m))}
 }
 
-func notMarked(m uint32) words {
-	return words{load(expr.MetaKeyMARK), and(native(m), native(0)), compare(expr.CmpOpNeq, native(m))}
-}
+// unmarked says that nobody has put any mark on the packet (meta mark 0).
+var unmarked = words{load(expr.MetaKeyMARK), compare(expr.CmpOpEq, native(0))}
 
 func socketMarked(m uint32) words {
 	return words{

@@ -116,6 +116,34 @@ func readChains(conn *mnl.Conn, family nftables.TableFamily, into map[string]cha
 	})
 }
 
+// device is the interface that the namespace has been programmed for, as its
+// netdev chain knows it; empty where there is none or the interface is gone.
+func (p *pod) device() (name string, err error) {
+	raw, err := mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: int(p.ns.Fd())})
+	if err != nil {
+		return "", fmt.Errorf("open nftables: %w", err)
+	}
+	defer raw.Close()
+	err = dump(raw, nftables.TableFamilyNetdev, unix.NFT_MSG_GETCHAIN, unix.NFTA_CHAIN_TABLE, func(attrs map[uint16][]byte) {
+		hook, err := mnl.UnmarshalAttributes(attrs[unix.NFTA_CHAIN_HOOK])
+		if err != nil {
+			return // a chain without a hook
+		}
+		for _, a := range hook {
+			if a.Type == unix.NFTA_HOOK_DEV {
+				name = cString(a.Data)
+			}
+		}
+	})
+	if err != nil || name == "" {
+		return "", wrap("read the device of table netdev "+contract.Table, err)
+	}
+	if _, err := p.link.LinkByName(name); err != nil {
+		return "", nil
+	}
+	return name, nil
+}
+
 // dump calls each with the attributes of every object of our table. tableAttr
 // is the attribute in which such an object names its table.
 func dump(conn *mnl.Conn, family nftables.TableFamily, message int, tableAttr uint16, each func(map[uint16][]byte)) error {

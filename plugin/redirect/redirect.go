@@ -165,6 +165,13 @@ func Apply(path string, c Config) error {
 	if _, err := p.link.LinkByName(c.Interface); err != nil {
 		return fmt.Errorf("find interface %q in %s: %w", c.Interface, path, err)
 	}
+	switch device, err := p.device(); {
+	case err != nil:
+		return err
+	case device != "" && device != c.Interface:
+		return fmt.Errorf("interface %s: this pod's connections are intercepted on %s already, and one interface is all that a pod can have: "+
+			"take %s out of the other network's chain", c.Interface, device, contract.PluginType)
+	}
 	steps, err := p.steps(c)
 	if err != nil {
 		return err
@@ -192,10 +199,11 @@ func undo(steps []step) error {
 	return errors.Join(errs...)
 }
 
-// Remove takes out what Apply programmed: tables, rules and routes; the sysctls
-// go back to the kernel's default. Twice is as once, a namespace that is gone
-// is no error, and one that Apply never saw is left alone.
-func Remove(path string) error {
+// Remove takes out what Apply programmed for an interface: tables, rules and
+// routes; the sysctls go back to the kernel's default. Twice is as once, and a
+// namespace that is gone is no error. One that Apply never saw, or that it
+// programmed for another interface, is left alone.
+func Remove(path, ifname string) error {
 	p, err := open(path)
 	var gone ns.NSPathNotExistErr
 	var notNS ns.NSPathNotNSErr
@@ -206,9 +214,15 @@ func Remove(path string) error {
 		return err
 	}
 	defer p.close()
+	fs := p.families()
+	switch ours, err := p.programmed(fs, ifname); {
+	case err != nil:
+		return err
+	case !ours:
+		return nil
+	}
 
 	var errs []error
-	fs := p.families()
 	for _, f := range fs {
 		errs = append(errs, f.removeRoute(p.link))
 	}
@@ -224,6 +238,24 @@ func Remove(path string) error {
 		errs = append(errs, f.removeRules(p.link))
 	}
 	return errors.Join(errs...)
+}
+
+// programmed tells whether anything of an Apply for the interface is left.
+func (p *pod) programmed(fs []family, ifname string) (bool, error) {
+	device, err := p.device()
+	if err != nil || device != "" && device != ifname {
+		return false, err
+	}
+	if p.ready {
+		return true, nil
+	}
+	for _, f := range fs {
+		// The marked rules are the first to come and the last to go.
+		if ours, err := f.hasAny(p.link); ours || err != nil {
+			return ours, err
+		}
+	}
+	return p.hasTable(nftables.TableFamilyNetdev)
 }
 
 // dropTables deletes both tables in one transaction.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -146,6 +147,15 @@ func (f family) removeRoute(h *netlink.Handle) error {
 		return fmt.Errorf("delete %s route %q: %w", f.name, f.routeText(), err)
 	}
 	return nil
+}
+
+// hasAny tells whether one of f's rules is there.
+func (f family) hasAny(h *netlink.Handle) (bool, error) {
+	have, err := h.RuleList(f.af)
+	if err != nil {
+		return false, fmt.Errorf("list %s rules: %w", f.name, err)
+	}
+	return slices.ContainsFunc(f.rules, func(r netlink.Rule) bool { return hasRule(have, r) }), nil
 }
 
 // check names what is missing of f, and a kernel rule that is back.

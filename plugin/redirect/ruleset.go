@@ -140,7 +140,7 @@ func inetTable(c Config, own []netip.Addr) table {
 			"input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, "",
 			[]words{
 				rule(iifname("lo"), accept),
-				rule(ip, daddr4.notIn(own4), fibDaddr.local(expr.CmpOpEq), notMarked(mark), add(later4, daddr4)),
+				rule(ip, daddr4.notIn(own4), fibDaddr.local(expr.CmpOpEq), unmarked, add(later4, daddr4)),
 				rule(newConnection, socketMarked(mark), rejectWithReset),
 				rule(tcp, socketMarked(mark), drop),
 				rule(iifname(c.Interface), newConnection, goTo("closed_in")),
@@ -177,7 +177,7 @@ func divertIn(c Config) chain {
 func ownDestination(own4, own6, later4 *nftables.Set) []words {
 	return []words{
 		rule(ip, daddr4.notIn(own4), daddr4.notIn(later4), fibDaddrIif.local(expr.CmpOpNeq), accept),
-		rule(ip6, daddr6.notIn(own6), fibDaddrIif.local(expr.CmpOpNeq), accept),
+		rule(ip6, daddr6.notIn(own6), fibDaddr.local(expr.CmpOpNeq), accept),
 		jump("exempt"),
 	}
 }
@@ -221,6 +221,8 @@ func netdevTable(c Config, own []netip.Addr) table {
 				rule(present(expr.MetaKeyRTCLASSID), accept),
 				rule(etherType.is(port(unix.ETH_P_IP)), goTo("frame4")),
 				rule(etherType.is(port(unix.ETH_P_IPV6)), goTo("frame6")),
+				rule(etherType.is(port(unix.ETH_P_8021Q)), present(expr.MetaKeySKUID), drop),
+				rule(etherType.is(port(unix.ETH_P_8021AD)), present(expr.MetaKeySKUID), drop),
 			},
 		},
 		{name: "frame4", rules: []words{
