@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tproxy-cni/tproxy-cni/install/inject"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
 )
@@ -31,6 +32,8 @@ type config struct {
 	repair          bool
 	criSocket       string
 	iface           string
+	file            string // to inject the sidecar into; "-" is stdin
+	image           string // the sidecar's, for inject
 	logLevel        slog.Level
 	logFormat       string
 
@@ -53,7 +56,8 @@ var (
 	onNode    = []string{"install", "uninstall"}
 	onInstall = []string{"install"}
 	onSetup   = []string{"setup"}
-	always    = []string{"install", "uninstall", "setup", "preflight", "version"}
+	onInject  = []string{"inject"}
+	always    = []string{"install", "uninstall", "setup", "preflight", "inject", "version"}
 )
 
 func text(field func(*config) *string) func(*config, string) error {
@@ -106,6 +110,12 @@ var options = []option{
 		}},
 	{"interface", "eth0", "`name` of the pod's interface", false, onSetup,
 		text(func(c *config) *string { return &c.iface })},
+	{"f", "-", "`file` of YAML or JSON to add the sidecar to, - for standard input", false, onInject,
+		text(func(c *config) *string { return &c.file })},
+	{"mode", "", "`nat|tproxy`, where a pod does not say it itself", false, onInject,
+		func(c *config, s string) error { c.settings["mode"] = s; return nil }},
+	{"image", inject.DefaultImage, "`image` of the sidecar", false, onInject,
+		text(func(c *config) *string { return &c.image })},
 	{"log-level", "info", "`debug|info|warn|error`", false, always,
 		func(c *config, s string) error {
 			if c.logLevel.UnmarshalText([]byte(s)) != nil {
@@ -150,7 +160,10 @@ func parseConfig(command string, w world) (config, error) {
 	fs.SetOutput(io.Discard)
 	list := optionsOf(command)
 	for _, o := range list {
-		usage := o.usage + " (" + env(o.flag) + ")"
+		usage := o.usage
+		if e := env(o.flag); e != "" {
+			usage += " (" + e + ")"
+		}
 		if o.boolean {
 			fs.Bool(o.flag, o.preset == "true", usage)
 		} else {
@@ -173,8 +186,8 @@ func parseConfig(command string, w world) (config, error) {
 	}
 	for _, o := range list {
 		name, text := "--"+o.flag, fs.Lookup(o.flag).Value.String()
-		if e := w.getenv(env(o.flag)); e != "" && !given[o.flag] {
-			name, text = env(o.flag), e
+		if e := env(o.flag); e != "" && w.getenv(e) != "" && !given[o.flag] {
+			name, text = e, w.getenv(e)
 		} else if o.preset == "" && !given[o.flag] {
 			continue
 		}
@@ -196,8 +209,11 @@ func parseConfig(command string, w world) (config, error) {
 	return c, errors.Join(faults...)
 }
 
-// env is the name of a flag's environment variable.
+// env is the name of a flag's environment variable; one-letter flags have none.
 func env(flag string) string {
+	if len(flag) == 1 {
+		return ""
+	}
 	return "TPROXY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/tproxy-cni/tproxy-cni/install/inject"
 	"github.com/tproxy-cni/tproxy-cni/internal/version"
 )
 
@@ -42,6 +43,7 @@ var commands = []struct {
 	{"uninstall", "take the plugin out of the CNI chain, then off this node", uninstall},
 	{"setup", "program this pod's own network namespace, from an init container", setup},
 	{"preflight", "tell what this kernel lacks for each mode", preflightChild},
+	{"inject", "add the sidecar to the pods in a file", injectFile},
 	{"version", "print the version", func(_ context.Context, _ *slog.Logger, w world, _ config) error {
 		_, err := fmt.Fprintln(w.stdout, "tproxy-install", version.String())
 		return err
@@ -86,6 +88,21 @@ func run(w world) int {
 	fmt.Fprintf(w.stderr, "tproxy-install: unknown command %q\n", w.args[0])
 	usage(w.stderr)
 	return 2
+}
+
+// injectFile writes the file with the sidecar added to stdout, and nothing if
+// there is an error.
+func injectFile(_ context.Context, _ *slog.Logger, w world, c config) error {
+	in := w.stdin
+	if c.file != "-" {
+		f, err := os.Open(c.file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in = f
+	}
+	return inject.Inject(in, w.stdout, inject.Options{Mode: c.settings["mode"], Image: c.image})
 }
 
 func usage(out io.Writer) {

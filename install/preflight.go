@@ -54,9 +54,13 @@ func askKernel(ctx context.Context) ([]verdict, error) {
 		return nil, err
 	}
 	if !may {
-		root := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		groups := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: root, GidMappings: groups}
+		// No ids are mapped: to map root's takes CAP_SETFCAP. Ambient
+		// capabilities survive the execution without. The network namespace
+		// is one to which a thread of the child may come back.
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+			AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN},
+		}
 	}
 	out, err := cmd.Output()
 	if err != nil && !may {

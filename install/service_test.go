@@ -74,7 +74,7 @@ func (s *service) want(path string, code int, texts ...string) {
 		}
 		for _, text := range texts {
 			if !strings.Contains(body, text) {
-				got = -got
+				return fmt.Errorf("%q is not in %d %s", text, got, body)
 			}
 		}
 		if got != code {

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/version"
+)
+
+// call runs a command in this process.
+func call(env map[string]string, stdin string, args ...string) (status int, stdout, stderr string) {
+	var out, log bytes.Buffer
+	status = run(world{
+		args: args, getenv: func(k string) string { return env[k] },
+		stdin: strings.NewReader(stdin), stdout: &out, stderr: &log,
+	})
+	return status, out.String(), log.String()
+}
+
+func TestCommandLine(t *testing.T) {
+	for _, tc := range []struct {
+		args   []string
+		env    map[string]string
+		status int
+		stdout string
+		stderr []string
+	}{
+		{args: nil, status: 2, stderr: []string{"usage: tproxy-install COMMAND"}},
+		{args: []string{"--help"}, stdout: "usage: tproxy-install COMMAND"},
+		{args: []string{"version"}, stdout: "tproxy-install " + version.String()},
+		{args: []string{"--version"}, stdout: "tproxy-install " + version.String()},
+		{args: []string{"instal"}, status: 2, stderr: []string{`unknown command "instal"`}},
+		{args: []string{"install", "--help"}, stdout: `(TPROXY_CNI_CONF_DIR) (default "/etc/cni/net.d")`},
+		{args: []string{"install", "now"}, status: 2, stderr: []string{`unexpected argument "now"`}},
+		{args: []string{"uninstall", "--mode", "nat"}, status: 2, stderr: []string{"flag provided but not defined: -mode"}},
+		{
+			args: []string{"install", "--mode", "nut", "--listen", "17089", "--proxy-uid=0", "--cri-socket", "x"},
+			env:  map[string]string{"TPROXY_LOG_FORMAT": "xml", "TPROXY_EXCLUDE_SOURCE_CIDRS": "10.0.0.1", "TPROXY_MODE": "nat"}, status: 2,
+			stderr: []string{
+				`--listen "17089": want [ADDRESS]:PORT`, `TPROXY_LOG_FORMAT "xml": want text or json`,
+				`--cri-socket "x": want an absolute path`, `flag --mode "nut"`, `flag --proxy-uid "0"`, `10.0.0.1 has no prefix length`,
+			},
+		},
+		{args: []string{"setup"}, status: 2, stderr: []string{"--mode is missing (want nat or tproxy)"}},
+		{args: []string{"setup", "--mode", "none"}, status: 2, stderr: []string{"--mode is missing"}},
+		{args: []string{"inject", "-f", "/not/there.yaml"}, status: 1, stderr: []string{"/not/there.yaml"}},
+	} {
+		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
+			status, stdout, stderr := call(tc.env, "", tc.args...)
+			if status != tc.status || !strings.Contains(stdout, tc.stdout) {
+				t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
+			}
+			for _, text := range tc.stderr {
+				if !strings.Contains(stderr, text) {
+					t.Errorf("not in stderr: %s\n%s", text, stderr)
+				}
+			}
+		})
+	}
+}
+
+// TestNodeDefaults: what is given, by flag or by environment, goes into the
+// entry, and nothing else.
+func TestNodeDefaults(t *testing.T) {
+	conf, err := parseConfig("install", world{
+		args:   []string{"install", "--mode", "tproxy", "--include-inbound-ports", "80,8000-8099"},
+		getenv: func(k string) string { return map[string]string{"TPROXY_PROXY_PORT": "6000"}[k] },
+	})
+	must(t, err)
+	n, err := newNode(world{}, conf)
+	must(t, err)
+	const want = `{"type":"tproxy-cni","mode":"tproxy","proxyPort":6000,"includeInboundPorts":"80,8000-8099",` +
+		`"capabilities":{"io.kubernetes.cri.pod-annotations":true}}`
+	if diff := cmp.Diff(want, string(n.entry)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestInject(t *testing.T) {
+	const pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - {name: app, image: app}\n"
+	status, stdout, stderr := call(map[string]string{"TPROXY_IMAGE": "example.test/proxy:1"}, pod, "inject", "--mode", "nat")
+	if status != 0 || !strings.Contains(stdout, "image: example.test/proxy:1") || !strings.Contains(stdout, "tproxy-cni.io/mode") {
+		t.Errorf("status %d\n%s\n%s", status, stdout, stderr)
+	}
+}
