@@ -152,10 +152,6 @@ func (a Attachment) Run(verb string) string {
 // It is detached at the end of the test.
 func (a Attachment) Add() []string {
 	a.t.Helper()
-	for _, ns := range []*NS{a.Node, a.Pod} {
-		// No neighbour could have the address: do not wait a second for it.
-		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
-	}
 	a.t.Cleanup(func() { _, _ = a.Try("del") })
 	out := a.Run("add")
 	var result struct{ IPs []struct{ Address string } }

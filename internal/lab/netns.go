@@ -40,6 +40,9 @@ func New(t TB, name string) *NS {
 		t.Fatalf("ip netns add %s: %v\n%s", ns.name, err, out)
 	}
 	t.Cleanup(ns.Remove)
+	// Nobody else is on the lab's cables: an IPv6 address, the link-local one
+	// too, need not wait a second for somebody who has it already.
+	ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
 	return ns
 }
 
