@@ -106,8 +106,8 @@ func askRaw(from, to netip.AddrPort, clientFirst bool) (saw netip.AddrPort, err 
 		return saw, err
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte("GET / HTTP/1.0\r\n\r\n")); err != nil {
-		return saw, os.NewSyscallError("write", err)
+	if err := rawWrite(fd, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		return saw, err
 	}
 	if clientFirst {
 		if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
@@ -117,9 +117,9 @@ func askRaw(from, to netip.AddrPort, clientFirst bool) (saw netip.AddrPort, err 
 	var answer []byte
 	buf := make([]byte, 1024)
 	for {
-		n, err := unix.Read(fd, buf)
+		n, err := rawRead(fd, buf)
 		if err != nil {
-			return saw, os.NewSyscallError("read", err)
+			return saw, err
 		}
 		if n == 0 {
 			break
@@ -151,12 +151,37 @@ func rawDial(from, to netip.AddrPort) (fd int, err error) {
 		os.NewSyscallError("bind", unix.Bind(fd, sockaddr(from))),
 	)
 	if err == nil {
-		err = os.NewSyscallError("connect", unix.Connect(fd, sockaddr(to)))
+		err = uninterrupted("connect", func() error { return unix.Connect(fd, sockaddr(to)) })
 	}
 	if err != nil {
 		unix.Close(fd)
 	}
 	return fd, err
+}
+
+func rawWrite(fd int, text string) error {
+	return uninterrupted("write", func() error {
+		_, err := unix.Write(fd, []byte(text))
+		return err
+	})
+}
+
+func rawRead(fd int, buf []byte) (n int, err error) {
+	err = uninterrupted("read", func() error {
+		n, err = unix.Read(fd, buf)
+		return err
+	})
+	return n, err
+}
+
+// uninterrupted repeats a call that a signal of the Go runtime has interrupted:
+// with a time limit on the socket the kernel does not do so itself.
+func uninterrupted(name string, call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return os.NewSyscallError(name, err)
+		}
+	}
 }
 
 func sockaddr(ap netip.AddrPort) unix.Sockaddr {
