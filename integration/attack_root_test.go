@@ -10,8 +10,8 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
-// unreadable is a limit of the egress chain, which passes what it cannot read.
-const unreadable = "the egress chain passes frames whose type is not IP, or that have no type"
+// unread is a limit of the egress chain, which passes what it does not know.
+const unread = "the egress chain passes frames whose type is neither IP nor a tag, or cannot be read"
 
 // rootAttacks are those of a container's root with NET_RAW.
 var rootAttacks = []attack{
@@ -57,7 +57,7 @@ var rootAttacks = []attack{
 	{name: "frame with options", from: foreign, run: func(a aim) error { return a.frame(nil, a.extended()) }},
 	{name: "frame past the queue", from: foreign, run: func(a aim) error {
 		return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader), option("PACKET_QDISC_BYPASS", unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
-	}, limit: unreadable},
+	}, limit: unread},
 	{name: "marked frame", from: foreign, run: func(a aim) error {
 		return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader), marked())
 	}},
@@ -81,22 +81,22 @@ var rootAttacks = []attack{
 	}},
 	{name: "frame with a priority tag", from: foreign, run: func(a aim) error {
 		return a.frame([]uint16{unix.ETH_P_8021Q, 0}, a.packet(unix.IPPROTO_UDP, udpHeader))
-	}, limit: unreadable},
+	}},
 	{name: "frame with a service tag", from: foreign, run: func(a aim) error {
 		return a.frame([]uint16{unix.ETH_P_8021AD, 0}, a.packet(unix.IPPROTO_UDP, udpHeader))
-	}, limit: unreadable},
+	}},
 	{name: "frame with two tags", from: foreign, run: func(a aim) error {
 		return a.frame([]uint16{unix.ETH_P_8021AD, 0, unix.ETH_P_8021Q, 0}, a.packet(unix.IPPROTO_UDP, udpHeader))
-	}, limit: unreadable},
+	}},
 	{name: "frame with a vlan", from: foreign, run: func(a aim) error {
 		return a.frame([]uint16{unix.ETH_P_8021Q, 5}, a.packet(unix.IPPROTO_UDP, udpHeader))
-	}, limit: unreadable},
+	}},
 	{name: "arp", from: foreign, run: func(a aim) error {
 		if err := a.notIn6(); err != nil {
 			return err
 		}
 		return on(unix.AF_PACKET, unix.SOCK_RAW, 0, a.toNode(unix.ETH_P_ARP, a.ethernet(unix.ETH_P_ARP, a.arp())))
-	}, limit: unreadable},
+	}, limit: unread},
 	{name: "express data path", from: foreign, run: func(a aim) error {
 		if err := a.notIn6(); err != nil {
 			return err // the one queue is busy for a while

@@ -191,14 +191,6 @@ func (a aim) domain() int {
 	return unix.AF_INET6
 }
 
-// level is that of the family's own socket options.
-func (a aim) level() int {
-	if a.Own.Is4() {
-		return unix.IPPROTO_IP
-	}
-	return unix.IPPROTO_IPV6
-}
-
 func (a aim) tcp(steps ...step) error { return on(a.domain(), unix.SOCK_STREAM, 0, steps...) }
 func (a aim) udp(steps ...step) error { return on(a.domain(), unix.SOCK_DGRAM, 0, steps...) }
 func (a aim) raw(proto int, steps ...step) error {

@@ -74,40 +74,38 @@ func TestDelWithoutNamespace(t *testing.T) {
 // TestTakenOut: our ADD and DEL leave a pod as the chain before us made it, and
 // what that chain said passes through.
 func TestTakenOut(t *testing.T) {
-	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
-		for _, version := range []string{"0.4.0", "1.0.0", "1.1.0"} {
-			t.Run(mode+" "+version, func(t *testing.T) {
-				t.Parallel()
-				p := prepare(t, setup{version: version, bare: true})
-				p.Pod.Up() // as the runtime's loopback plugin does
-				p.add()    // without a mode: the chain's own work
-				before := p.snapshot(t)
+	for version, mode := range map[string]string{"0.4.0": contract.ModeTProxy, "1.0.0": contract.ModeNAT, "1.1.0": contract.ModeTProxy} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			p := prepare(t, setup{version: version, bare: true})
+			p.Pod.Up() // as the runtime's loopback plugin does
+			p.add()    // without a mode: the chain's own work
+			before := p.snapshot(t)
 
-				p.mode = mode
-				for range 2 {
-					if diff := cmp.Diff(object(t, p.result), object(t, p.ours(t, "ADD"))); diff != "" {
-						t.Errorf("result: %s", diff)
-					}
+			p.mode = mode
+			for range 2 {
+				if diff := cmp.Diff(object(t, p.result), object(t, p.ours(t, "ADD"))); diff != "" {
+					t.Errorf("result: %s", diff)
 				}
-				p.ours(t, "CHECK")
-				if cmp.Equal(before, p.snapshot(t)) {
-					t.Error("ADD changed nothing")
-				}
-				p.start()
-				p.nginx(t)
-				p.inFamilies(t, p.wantExact)
-				p.sidecar.Kill()
+			}
+			p.ours(t, "CHECK")
+			if cmp.Equal(before, p.snapshot(t)) {
+				t.Error("ADD changed nothing")
+			}
+			p.start()
+			p.nginx(t)
+			p.inFamilies(t, p.wantExact)
+			p.sidecar.Kill()
 
-				for range 2 {
-					p.ours(t, "DEL")
-					if diff := cmp.Diff(before, p.snapshot(t)); diff != "" {
-						t.Errorf("after DEL: %s", diff)
-					}
+			for range 2 {
+				p.ours(t, "DEL")
+				if diff := cmp.Diff(before, p.snapshot(t)); diff != "" {
+					t.Errorf("after DEL: %s", diff)
 				}
-				p.mode = contract.ModeNAT // the client talks to the application directly
-				p.inFamilies(t, p.wantExact)
-			})
-		}
+			}
+			p.mode = contract.ModeNAT // the client talks to the application directly
+			p.inFamilies(t, p.wantExact)
+		})
 	}
 }
 
@@ -248,6 +246,9 @@ func (p *pod) snapshot(t *testing.T) map[string]string {
 	for _, what := range []string{"link", "addr", "rule", "route show table all"} {
 		for _, f := range []string{"-4", "-6"} {
 			out := p.Pod.Run(append([]string{"ip", "-o", f}, strings.Fields(what)...)...)
+			// ip looks through all namespaces of the machine for the
+			// interface's other end, also through those that are going.
+			out = strings.ReplaceAll(out, "Error: Peer netns reference is invalid.\n", "")
 			all["ip "+f+" "+what] = out
 		}
 	}

@@ -64,42 +64,54 @@ func TestForwarded(t *testing.T) {
 		p.Node.Route("fd00:18::/64", v6.pod)
 
 		for _, f := range p.fams() {
-			in := end{inner, map[string]string{v4.name: "172.18.0.2", v6.name: "fd00:18::2"}[f.name]}
+			in := end{inner, innerAddr(f)}
 			wantTalk(t, in, end{p.Client, f.client})
 			wantTalk(t, end{p.Client, f.client}, in)
 			wantTalk(t, in, end{p.Pod, f.pod})
 		}
-		if mode == contract.ModeTProxy {
-			return // the answers to a masqueraded connection go to the sidecar's listener
-		}
-		p.Pod.Run("nft", `
-			add table inet docker
-			add chain inet docker out { type nat hook postrouting priority srcnat; }
-			add rule inet docker out oifname "eth0" iifname "docker0" masquerade
-			add chain inet docker in { type nat hook prerouting priority dstnat; }
-			add rule inet docker in iifname "eth0" tcp dport 8082 dnat ip to 172.18.0.2:80
-			add rule inet docker in iifname "eth0" tcp dport 8082 dnat ip6 to [fd00:18::2]:80`)
-		for _, f := range p.fams() {
-			in := end{inner, map[string]string{v4.name: "172.18.0.2", v6.name: "fd00:18::2"}[f.name]}
-			wantTalkAs(t, in, end{p.Client, f.client}, f.pod)
-			l, err := inner.Listen("tcp", addr(in.ip, 80))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			conn := p.dial(t, f, 8082) // a published port
-			peer, err := acceptFrom(l)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer peer.Close()
-			if peer.RemoteAddr().String() != conn.LocalAddr().String() {
-				t.Errorf("published port: %s seen as %s", conn.LocalAddr(), peer.RemoteAddr())
-			}
+		// In tproxy mode the answers to a masqueraded connection go to the
+		// sidecar's listener.
+		if mode == contract.ModeNAT {
+			p.wantNAT(t, inner)
 		}
 		p.wantUnseen(t, 0)
 		p.inFamilies(t, p.wantExact)
 	})
+}
+
+// wantNAT is docker's way: masquerade what goes out, publish a port.
+func (p *pod) wantNAT(t *testing.T, inner *lab.NS) {
+	t.Helper()
+	p.Pod.Run("nft", `
+		add table inet docker
+		add chain inet docker out { type nat hook postrouting priority srcnat; }
+		add rule inet docker out oifname "eth0" iifname "docker0" masquerade
+		add chain inet docker in { type nat hook prerouting priority dstnat; }
+		add rule inet docker in iifname "eth0" tcp dport 8082 dnat ip to 172.18.0.2:80
+		add rule inet docker in iifname "eth0" tcp dport 8082 dnat ip6 to [fd00:18::2]:80`)
+	for _, f := range p.fams() {
+		in := end{inner, innerAddr(f)}
+		wantTalkAs(t, in, end{p.Client, f.client}, f.pod)
+		l, err := inner.Listen("tcp", addr(in.ip, 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		conn := p.dial(t, f, 8082)
+		peer, err := acceptFrom(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		if peer.RemoteAddr().String() != conn.LocalAddr().String() {
+			t.Errorf("published port: %s seen as %s", conn.LocalAddr(), peer.RemoteAddr())
+		}
+	}
+}
+
+// innerAddr is the address of the namespace behind the pod.
+func innerAddr(f family) string {
+	return map[string]string{v4.name: "172.18.0.2", v6.name: "fd00:18::2"}[f.name]
 }
 
 // TestUntouched: the pod's calls to itself, its calls to others, UDP, ICMP and
@@ -128,6 +140,10 @@ func TestUntouched(t *testing.T) {
 		p.Node.Run("arping", "-c1", "-w5", "-I", p.nodeLink(), v4.pod)
 		p.Node.Run("ndisc6", "-1", "-w", "5000", v6.pod, p.nodeLink())
 		p.wantUnseen(t, before)
+		p.inFamilies(t, p.wantExact)
+		if got := strings.Count(p.sidecar.Output()[before:], "msg=accepted"); got != len(p.fams()) {
+			t.Errorf("the sidecar tells of %d connections, want %d", got, len(p.fams()))
+		}
 	})
 }
 
