@@ -80,56 +80,85 @@ func boolean(field func(*config) *bool) func(*config, string) error {
 
 // options are all but the settings of a pod, which come from package settings.
 var options = []option{
-	{"cni-conf-dir", "/etc/cni/net.d", "`directory` of the node's CNI configurations", false, onNode,
-		text(func(c *config) *string { return &c.confDir })},
-	{"cni-bin-dir", "/opt/cni/bin", "`directory` of the node's CNI plugins", false, onNode,
-		text(func(c *config) *string { return &c.binDir })},
-	{"once", "false", "do it, verify it and end", true, onNode,
-		boolean(func(c *config) *bool { return &c.once })},
-	{"listen", fmt.Sprintf(":%d", port), "`address` that answers /healthz, /readyz and /metrics", false, onNode,
+	{
+		"cni-conf-dir", "/etc/cni/net.d", "`directory` of the node's CNI configurations", false, onNode,
+		text(func(c *config) *string { return &c.confDir }),
+	},
+	{
+		"cni-bin-dir", "/opt/cni/bin", "`directory` of the node's CNI plugins", false, onNode,
+		text(func(c *config) *string { return &c.binDir }),
+	},
+	{
+		"once", "false", "do it, verify it and end", true, onNode,
+		boolean(func(c *config) *bool { return &c.once }),
+	},
+	{
+		"listen", fmt.Sprintf(":%d", port), "`address` that answers /healthz, /readyz and /metrics", false, onNode,
 		func(c *config, s string) error {
 			if _, _, err := net.SplitHostPort(s); err != nil {
 				return errors.New("want [ADDRESS]:PORT")
 			}
 			c.listen = s
 			return nil
-		}},
-	{"keep-binary", "false", "leave the plugin's program, which CRI-O runs when a pod from before ends", true, []string{"uninstall"},
-		boolean(func(c *config) *bool { return &c.keepBinary })},
-	{"preflight", "true", "find out at start what this kernel lacks", true, onInstall,
-		boolean(func(c *config) *bool { return &c.preflight })},
-	{"repair", "false", "program annotated pods that started without the plugin; needs --cri-socket and a privileged container", true, onInstall,
-		boolean(func(c *config) *bool { return &c.repair })},
-	{"cri-socket", "/run/containerd/containerd.sock", "`socket` of the container runtime, for --repair", false, onInstall,
+		},
+	},
+	{
+		"keep-binary", "false", "leave the plugin's program, which CRI-O runs when a pod from before ends", true,
+		[]string{"uninstall"},
+		boolean(func(c *config) *bool { return &c.keepBinary }),
+	},
+	{
+		"preflight", "true", "find out at start what this kernel lacks", true, onInstall,
+		boolean(func(c *config) *bool { return &c.preflight }),
+	},
+	{
+		"repair", "false", "program annotated pods that started without the plugin; needs --cri-socket and a privileged container", true, onInstall,
+		boolean(func(c *config) *bool { return &c.repair }),
+	},
+	{
+		"cri-socket", "/run/containerd/containerd.sock", "`socket` of the container runtime, for --repair", false, onInstall,
 		func(c *config, s string) error {
 			c.criSocket = strings.TrimPrefix(s, "unix://")
 			if !strings.HasPrefix(c.criSocket, "/") {
 				return errors.New("want an absolute path")
 			}
 			return nil
-		}},
-	{"interface", "eth0", "`name` of the pod's interface", false, onSetup,
-		text(func(c *config) *string { return &c.iface })},
-	{"f", "-", "`file` of YAML or JSON to add the sidecar to, - for standard input", false, onInject,
-		text(func(c *config) *string { return &c.file })},
-	{"mode", "", "`nat|tproxy`, where a pod does not say it itself", false, onInject,
-		func(c *config, s string) error { c.settings["mode"] = s; return nil }},
-	{"image", inject.DefaultImage, "`image` of the sidecar", false, onInject,
-		text(func(c *config) *string { return &c.image })},
-	{"log-level", "info", "`debug|info|warn|error`", false, always,
+		},
+	},
+	{
+		"interface", "eth0", "`name` of the pod's interface", false, onSetup,
+		text(func(c *config) *string { return &c.iface }),
+	},
+	{
+		"f", "-", "`file` of YAML or JSON to add the sidecar to, - for standard input", false, onInject,
+		text(func(c *config) *string { return &c.file }),
+	},
+	{
+		"mode", "", "`nat|tproxy`, where a pod does not say it itself", false, onInject,
+		func(c *config, s string) error { c.settings["mode"] = s; return nil },
+	},
+	{
+		"image", inject.DefaultImage, "`image` of the sidecar", false, onInject,
+		text(func(c *config) *string { return &c.image }),
+	},
+	{
+		"log-level", "info", "`debug|info|warn|error`", false, always,
 		func(c *config, s string) error {
 			if c.logLevel.UnmarshalText([]byte(s)) != nil {
 				return errors.New("want debug, info, warn or error")
 			}
 			return nil
-		}},
-	{"log-format", "text", "`text|json`", false, always,
+		},
+	},
+	{
+		"log-format", "text", "`text|json`", false, always,
 		func(c *config, s string) error {
 			if c.logFormat = s; s != "text" && s != "json" {
 				return errors.New("want text or json")
 			}
 			return nil
-		}},
+		},
+	},
 }
 
 // optionsOf are a command's: its own, and the settings of a pod where it

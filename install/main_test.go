@@ -193,10 +193,7 @@ func load(dir string) (*libcni.NetworkConfigList, error) {
 		if strings.HasSuffix(files[0], ".conflist") {
 			list, err = libcni.NetworkConfFromFile(files[0])
 		} else {
-			var conf *libcni.PluginConfig
-			if conf, err = libcni.ConfFromFile(files[0]); err == nil {
-				list, err = libcni.ConfListFromConf(conf)
-			}
+			list, err = loadSingle(files[0])
 		}
 		// A file that went between the two looks makes the runtime, which is
 		// told of it, look again.
@@ -204,6 +201,19 @@ func load(dir string) (*libcni.NetworkConfigList, error) {
 			return list, err
 		}
 	}
+}
+
+func loadSingle(path string) (*libcni.NetworkConfigList, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := libcni.NetworkPluginConfFromBytes(data)
+	if err != nil {
+		return nil, err
+	}
+	//lint:ignore SA1019 runtimes do so as long as there are such files
+	return libcni.ConfListFromConf(conf)
 }
 
 // types are the plugins that a runtime would run.

@@ -100,12 +100,16 @@ func TestOwnersGoOn(t *testing.T) {
 			"single rewritten", single,
 			func(t *testing.T, n *theNode) {
 				n.writeConf(single, strings.Replace(bridge(n), "10.", "11.", 1))
-			}, "original changed", []string{"bridge", "tproxy-cni"}, []string{single},
+			}, "original changed",
+			[]string{"bridge", "tproxy-cni"},
+			[]string{single},
 		},
 		{
 			"single reformatted", single,
 			func(t *testing.T, n *theNode) { n.writeConf(single, bridge(n)+"\n\n") },
-			"", []string{"bridge", "tproxy-cni"}, []string{single},
+			"",
+			[]string{"bridge", "tproxy-cni"},
+			[]string{single},
 		},
 		{
 			"another chained into the converted list", single,
@@ -115,47 +119,60 @@ func TestOwnersGoOn(t *testing.T) {
 				must(t, err)
 				text := strings.TrimSuffix(string(data), "\n  ]\n}\n") + `,{"type":"linkerd-cni"}]}`
 				must(t, os.WriteFile(path, []byte(text), 0o600))
-			}, "", []string{"bridge", "tproxy-cni", "linkerd-cni"}, []string{single},
+			}, "",
+			[]string{"bridge", "tproxy-cni", "linkerd-cni"},
+			[]string{single},
 		},
 		{
 			"single replaced by a list", single,
 			func(t *testing.T, n *theNode) {
 				must(t, os.Remove(filepath.Join(n.confDir, single)))
 				n.writeConf("10-bridge.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`)
-			}, "entry missing", []string{"ptp", "tproxy-cni"}, []string{"10-bridge.conflist"},
+			}, "entry missing",
+			[]string{"ptp", "tproxy-cni"},
+			[]string{"10-bridge.conflist"},
 		},
 		{
 			"a list that comes first", single,
 			func(t *testing.T, n *theNode) {
 				n.writeConf("05-a.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`)
-			}, "entry missing", []string{"ptp", "tproxy-cni"}, []string{"05-a.conflist", single},
+			}, "entry missing",
+			[]string{"ptp", "tproxy-cni"},
+			[]string{"05-a.conflist", single},
 		},
 		{
 			"a single that comes first", "10-flannel.conflist",
 			func(t *testing.T, n *theNode) {
 				n.writeConf("05-a.conf", `{"name":"n","cniVersion":"1.0.0","type":"ptp"}`)
-			}, "entry missing", []string{"ptp", "tproxy-cni"}, []string{"05-a.conf", "10-flannel.conflist"},
+			}, "entry missing",
+			[]string{"ptp", "tproxy-cni"},
+			[]string{"05-a.conf", "10-flannel.conflist"},
 		},
 		{
 			"list rewritten", "10-flannel.conflist",
 			func(t *testing.T, n *theNode) { n.writeConf("10-flannel.conflist", n.configs["10-flannel.conflist"]) },
-			"entry missing", []string{"flannel", "portmap", "bandwidth", "tproxy-cni"}, []string{"10-flannel.conflist"},
+			"entry missing",
+			[]string{"flannel", "portmap", "bandwidth", "tproxy-cni"},
+			[]string{"10-flannel.conflist"},
 		},
 		{
 			"binary removed", "10-flannel.conflist",
 			func(t *testing.T, n *theNode) { must(t, os.Remove(filepath.Join(n.binDir, "tproxy-cni"))) },
-			"binary missing", nil, []string{"10-flannel.conflist"},
+			"binary missing", nil,
+			[]string{"10-flannel.conflist"},
 		},
 		{
 			"binary changed", "10-flannel.conflist",
 			func(t *testing.T, n *theNode) {
 				must(t, os.WriteFile(filepath.Join(n.binDir, "tproxy-cni"), []byte("changed"), 0o755))
-			}, "binary changed", nil, []string{"10-flannel.conflist"},
+			}, "binary changed", nil,
+			[]string{"10-flannel.conflist"},
 		},
 		{
 			"binary not executable", "10-flannel.conflist",
 			func(t *testing.T, n *theNode) { must(t, os.Chmod(filepath.Join(n.binDir, "tproxy-cni"), 0o644)) },
-			"binary changed", nil, []string{"10-flannel.conflist"},
+			"binary changed", nil,
+			[]string{"10-flannel.conflist"},
 		},
 		{
 			"binary a link", "10-flannel.conflist",
@@ -164,7 +181,8 @@ func TestOwnersGoOn(t *testing.T) {
 				n.elsewhere = filepath.Join(n.image, "busybox")
 				must(t, os.WriteFile(n.elsewhere, []byte("not ours"), 0o755))
 				must(t, os.Symlink(n.elsewhere, filepath.Join(n.binDir, "tproxy-cni")))
-			}, "binary changed", nil, []string{"10-flannel.conflist"},
+			}, "binary changed", nil,
+			[]string{"10-flannel.conflist"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -214,11 +232,13 @@ func TestRefusals(t *testing.T) {
 		reason string
 	}{
 		{"empty directory", func(*testing.T, *theNode) {}, atWaiting, "no network configuration"},
-		{"half a list", func(_ *testing.T, n *theNode) {
-			n.writeConf("10-a.conflist", valid[:40])
-			n.writeConf("20-b.conflist", valid)
+		{
+			"half a list", func(_ *testing.T, n *theNode) {
+				n.writeConf("10-a.conflist", valid[:40])
+				n.writeConf("20-b.conflist", valid)
+			},
+			atWaiting, "10-a.conflist is invalid (error parsing configuration list: unexpected end of JSON input): waiting for whoever is writing it",
 		},
-			atWaiting, "10-a.conflist is invalid (error parsing configuration list: unexpected end of JSON input): waiting for whoever is writing it"},
 		{"only our entry", func(_ *testing.T, n *theNode) {
 			n.writeConf("10-a.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"tproxy-cni"}]}`)
 		}, atWaiting, "10-a.conflist: the list holds no plugin but tproxy-cni"},
@@ -230,8 +250,10 @@ func TestRefusals(t *testing.T) {
 		}, atWaiting, "10-a.conf has cniVersion 0.2.0, the plugin speaks 0.3.1"},
 		{"no directory", func(t *testing.T, n *theNode) { must(t, os.Remove(n.confDir)) }, atConfDir, "no such file or directory"},
 		{"no bin dir", func(t *testing.T, n *theNode) { must(t, os.Remove(n.binDir)) }, atBinary, "no such file or directory"},
-		{"directory for the binary", func(t *testing.T, n *theNode) { must(t, os.Mkdir(filepath.Join(n.binDir, "tproxy-cni"), 0o755)) },
-			atBinary, "is a directory: remove it"},
+		{
+			"directory for the binary", func(t *testing.T, n *theNode) { must(t, os.Mkdir(filepath.Join(n.binDir, "tproxy-cni"), 0o755)) },
+			atBinary, "is a directory: remove it",
+		},
 		{"directory for the list", func(t *testing.T, n *theNode) {
 			n.writeConf("10-a.conf", `{"name":"n","cniVersion":"1.0.0","type":"a"}`)
 			must(t, os.Mkdir(filepath.Join(n.confDir, "10-a-tproxy-cni.conflist"), 0o755))
@@ -243,8 +265,10 @@ func TestRefusals(t *testing.T) {
 			n.writeConf("10-a.conflist", valid)
 			must(t, os.WriteFile(filepath.Join(n.image, "tproxy-cni"), []byte("\x7fELF nonsense"), 0o755))
 		}, atBinary, "exec format error"},
-		{"no plugin in the image", func(t *testing.T, n *theNode) { must(t, os.Remove(filepath.Join(n.image, "tproxy-cni"))) },
-			atBinary, "read the plugin to install"},
+		{
+			"no plugin in the image", func(t *testing.T, n *theNode) { must(t, os.Remove(filepath.Join(n.image, "tproxy-cni"))) },
+			atBinary, "read the plugin to install",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n := newTestNode(t)

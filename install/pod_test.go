@@ -42,8 +42,10 @@ var podAddresses = []netip.Addr{netip.MustParseAddr(lab.Pod4), netip.MustParseAd
 // right already; where they are not and cannot be written, they are named and
 // nothing is changed.
 func TestSetup(t *testing.T) {
-	readOnly := []string{"unshare", "--mount", "sh", "-c",
-		`mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"`, "sh"}
+	readOnly := []string{
+		"unshare", "--mount", "sh", "-c",
+		`mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"`, "sh",
+	}
 	for _, mode := range modes {
 		for _, tc := range []struct {
 			name   string

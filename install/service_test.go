@@ -256,8 +256,10 @@ func TestPreflightLeast(t *testing.T) {
 			front := []string{"setpriv", "--bounding-set", tc.caps, "--inh-caps", "-all", "--ambient-caps", "-all", "--no-new-privs"}
 			if tc.maxUserNS != "" {
 				// A limit of a user namespace of the test's own.
-				front = append([]string{"unshare", "--user", "--map-root-user", "sh", "-c",
-					`echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"`, "sh"}, front...)
+				front = append([]string{
+					"unshare", "--user", "--map-root-user", "sh", "-c",
+					`echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"`, "sh",
+				}, front...)
 			}
 			args := append(front, s.Args...)
 			path, err := lab.Look(args[0])

@@ -245,6 +245,7 @@ func TestConvert(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			//lint:ignore SA1019 runtimes do so as long as there are such files
 			want, err := libcni.ConfListFromConf(single)
 			if err != nil {
 				t.Fatal(err)
