@@ -1,0 +1,230 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/cel-go/cel"
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/cel/environment"
+	"sigs.k8s.io/yaml"
+
+	"github.com/tproxy-cni/tproxy-cni/install/inject"
+)
+
+// pods are what the policy and package inject are both given.
+var pods = map[string]string{
+	"nat": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
+spec: {containers: [{name: web, image: web}]}`,
+	"tproxy": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: tproxy}}
+spec: {containers: [{name: web, image: web}]}`,
+	"the label decides": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: tproxy}, annotations: {a/b: c, tproxy-cni.io/mode: nat}}
+spec: {containers: [{name: web, image: web}]}`,
+	"other init containers": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {}}
+spec: {initContainers: [{name: first, image: first}, {name: second, image: second}], containers: [{name: web, image: web}]}`,
+	"other ports and user": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-port: "6000", tproxy-cni.io/admin-port: "6001", tproxy-cni.io/proxy-uid: "7999"}}
+spec: {containers: [{name: web, image: web, ports: [{containerPort: 5000}]}]}`,
+	"has it": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
+spec: {initContainers: [{name: tproxy-proxy, image: mine}], containers: [{name: web, image: web}]}`,
+	"has it as a container": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
+spec: {containers: [{name: web, image: web}, {name: tproxy-proxy, image: mine}]}`,
+}
+
+const podHead = "apiVersion: v1\nkind: Pod"
+
+// TestInjectPolicy evaluates the admission policy with the API server's own
+// code: a pod becomes what `tproxy-install inject` makes of it, and admission
+// accepts it then.
+func TestInjectPolicy(t *testing.T) {
+	objects := decode(t, read(t, root+"inject.yaml"))
+	mutating := only[*admissionv1.MutatingAdmissionPolicy](t, objects)
+	validating := only[*admissionv1.ValidatingAdmissionPolicy](t, objects)
+	for name, text := range pods {
+		t.Run(name, func(t *testing.T) {
+			in := only[*corev1.Pod](t, decode(t, []byte(podHead+text)))
+			if !selects(t, mutating.Spec.MatchConstraints, in) || !selects(t, validating.Spec.MatchConstraints, in) {
+				t.Fatal("the policies do not select the pod")
+			}
+			got := mutate(t, mutating, in)
+			var out strings.Builder
+			if err := inject.Inject(strings.NewReader(podHead+text), &out, inject.Options{}); err != nil {
+				t.Fatal(err)
+			}
+			want := only[*corev1.Pod](t, decode(t, []byte(out.String())))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("pod (-inject +policy):\n%s", diff)
+			}
+			if diff := cmp.Diff(got, mutate(t, mutating, got)); diff != "" {
+				t.Errorf("a second time changes (-once +twice):\n%s", diff)
+			}
+			if why := validate(t, validating, got); len(why) > 0 {
+				t.Errorf("refused: %q", why)
+			}
+		})
+	}
+}
+
+// TestInjectRefuses: what package inject calls a fault, admission refuses.
+func TestInjectRefuses(t *testing.T) {
+	objects := decode(t, read(t, root+"inject.yaml"))
+	validating := only[*admissionv1.ValidatingAdmissionPolicy](t, objects)
+	for text, want := range map[string]string{
+		`
+metadata: {name: web, labels: {tproxy-cni.io/inject: "yes"}}
+spec: {containers: [{name: web}]}`: "label tproxy-cni.io/inject: want nat or tproxy",
+		`
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
+spec: {hostNetwork: true, containers: [{name: web}]}`: "hostNetwork: the pod has no network of its own",
+		`
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
+spec: {containers: [{name: web, securityContext: {runAsUser: 7089}}]}`: "a container runs as 7089",
+		`
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-uid: "1000"}}
+spec: {securityContext: {runAsUser: 1000}, containers: [{name: a, securityContext: {runAsUser: 1}}, {name: web}]}`: "a container runs as 1000",
+	} {
+		why := validate(t, validating, only[*corev1.Pod](t, decode(t, []byte(podHead+text))))
+		if len(why) != 1 || !strings.HasPrefix(why[0], want) {
+			t.Errorf("refused with %q, want %q, for%s", why, want, text)
+		}
+		if err := inject.Inject(strings.NewReader(podHead+text), &strings.Builder{}, inject.Options{}); err == nil {
+			t.Errorf("package inject finds no fault in%s", text)
+		}
+	}
+}
+
+func selects(t *testing.T, m *admissionv1.MatchResources, pod *corev1.Pod) bool {
+	t.Helper()
+	s, err := metav1.LabelSelectorAsSelector(m.ObjectSelector)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Matches(labels.Set(pod.Labels))
+}
+
+// expression is what the API server's CEL compiler takes.
+type expression struct {
+	name, text string
+	returns    *cel.Type
+}
+
+func (e expression) GetName() string          { return e.name }
+func (e expression) GetExpression() string    { return e.text }
+func (e expression) ReturnTypes() []*cel.Type { return []*cel.Type{e.returns} }
+
+// compiler has a policy's variables.
+func compiler(t *testing.T, variables []admissionv1.Variable) *plugincel.CompositedCompiler {
+	t.Helper()
+	c, err := plugincel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range variables {
+		r := c.CompileAndStoreVariable(expression{v.Name, v.Expression, cel.AnyType}, plugincel.OptionalVariableDeclarations{}, environment.NewExpressions)
+		if r.Error != nil {
+			t.Fatalf("variable %s: %v", v.Name, r.Error)
+		}
+	}
+	return c
+}
+
+// attributes are those of the pod's creation.
+func attributes(pod *corev1.Pod) *admission.VersionedAttributes {
+	gvk, gvr := corev1.SchemeGroupVersion.WithKind("Pod"), corev1.SchemeGroupVersion.WithResource("pods")
+	return &admission.VersionedAttributes{
+		Attributes:      admission.NewAttributesRecord(pod, nil, gvk, "web", pod.Name, gvr, "", admission.Create, &metav1.CreateOptions{}, false, nil),
+		VersionedKind:   gvk,
+		VersionedObject: admission.NewLazyObject(pod.DeepCopy()),
+	}
+}
+
+// evaluate is what the expressions say of a pod.
+func evaluate(t *testing.T, c *plugincel.CompositedCompiler, pod *corev1.Pod, returns *cel.Type, texts ...string) (values []any) {
+	t.Helper()
+	var all []plugincel.ExpressionAccessor
+	for _, text := range texts {
+		all = append(all, expression{"", text, returns})
+	}
+	e := c.CompileCondition(all, plugincel.OptionalVariableDeclarations{}, environment.NewExpressions)
+	for _, err := range e.CompilationErrors() {
+		t.Fatal(err)
+	}
+	a := attributes(pod)
+	request := plugincel.CreateAdmissionRequest(a.Attributes, metav1.GroupVersionResource(a.GetResource()), metav1.GroupVersionKind(a.VersionedKind))
+	results, _, err := e.ForInput(c.CreateContext(context.Background()), a, request, plugincel.OptionalVariableBindings{}, nil, celconfig.RuntimeCELCostBudget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		if r.Error != nil {
+			t.Fatal(r.Error)
+		}
+		values = append(values, r.EvalResult.Value())
+	}
+	return values
+}
+
+func mutate(t *testing.T, p *admissionv1.MutatingAdmissionPolicy, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	c := compiler(t, p.Spec.Variables)
+	for _, m := range p.Spec.MatchConditions {
+		if !evaluate(t, c, pod, cel.BoolType, m.Expression)[0].(bool) {
+			return pod
+		}
+	}
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	text := &patch.JSONPatchCondition{Expression: p.Spec.Mutations[0].JSONPatch.Expression}
+	patcher := patch.NewJSONPatcher(c.CompileMutatingEvaluator(text, plugincel.OptionalVariableDeclarations{HasPatchTypes: true}, environment.NewExpressions))
+	a := attributes(pod)
+	out, err := patcher.Patch(c.CreateContext(context.Background()), patch.Request{
+		MatchedResource:     a.GetResource(),
+		VersionedAttributes: a,
+		ObjectInterfaces:    admission.NewObjectInterfacesFromScheme(scheme),
+	}, celconfig.RuntimeCELCostBudget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As it comes from the client: with the empty fields of the Go types gone.
+	b, err := yaml.Marshal(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return only[*corev1.Pod](t, decode(t, b))
+}
+
+// validate are the messages of the validations that fail.
+func validate(t *testing.T, p *admissionv1.ValidatingAdmissionPolicy, pod *corev1.Pod) (why []string) {
+	t.Helper()
+	c := compiler(t, p.Spec.Variables)
+	for _, v := range p.Spec.Validations {
+		if evaluate(t, c, pod, cel.BoolType, v.Expression)[0].(bool) {
+			continue
+		}
+		message := v.Message
+		if v.MessageExpression != "" {
+			message = fmt.Sprint(evaluate(t, c, pod, cel.StringType, v.MessageExpression)[0])
+		}
+		why = append(why, message)
+	}
+	return why
+}
