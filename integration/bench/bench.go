@@ -77,9 +77,7 @@ func story(t lab.TB, o options) {
 	for round := range o.rounds {
 		for _, f := range o.families {
 			for _, m := range measurements {
-				if o.measure.MatchString(m.name) {
-					b.measureAll(round, f, m)
-				}
+				b.measureAll(round, f, m)
 			}
 		}
 	}
@@ -131,6 +129,9 @@ func (b *bench) makeSites() {
 func (b *bench) measureAll(round int, f family, m measurement) {
 	for i := range b.sites {
 		s := b.sites[(i+round)%len(b.sites)]
+		if !m.wanted(b, s, f, round) {
+			continue
+		}
 		began := time.Now()
 		found, err := m.run(b, s, f)
 		if err != nil {

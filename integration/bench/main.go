@@ -126,15 +126,15 @@ func parseOptions(args []string) (o options, err error) {
 	names := fs.String("variants", "", "`regexp` of the variants' names; all if empty")
 	measure := fs.String("measure", "", "`regexp` of the measurements' names; all if empty")
 	fs.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
-	fs.DurationVar(&o.duration, "duration", 2*time.Second, "how long one measurement takes")
-	fs.DurationVar(&o.settle, "settle", 5*time.Second, "how long memory may take to come back after connections")
+	fs.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "how long one measurement takes")
+	fs.DurationVar(&o.settle, "settle", 3*time.Second, "how long memory may take to come back after connections")
 	fs.IntVar(&o.idle, "idle", 9800, "idle connections; a proxy needs two descriptors for each")
 	fs.Float64Var(&o.rate, "rate", 0, "requests/s of the open loop; 0: half of what the slowest variant can do")
 	if err = fs.Parse(args); err != nil {
 		return o, err
 	}
 	if o.quick {
-		o.rounds, o.duration, o.settle, o.idle = 1, 250*time.Millisecond, 250*time.Millisecond, 1000
+		o.rounds, o.duration, o.settle, o.idle = 1, 200*time.Millisecond, 200*time.Millisecond, 1000
 	}
 	for _, f := range []family{v4, v6} {
 		if strings.Contains(*families, f.name[len(f.name)-1:]) {

@@ -23,23 +23,42 @@ type values map[string]float64
 type measurement struct {
 	name string
 	run  func(*bench, *site, family) (values, error)
+
+	// other says that the rules make no difference to it, so that it is not
+	// done with the borrowers of ours, nor twice in a quick run.
+	other bool
+
+	// opinion is a second one, for which the first round will do.
+	opinion bool
 }
 
 // measurements are done in this order, each for all variants before the next.
 var measurements = []measurement{
-	{"correct", correct},
-	{"start", startUp},
-	{"up1", bulk(traffic.Up, 1)},
-	{"down1", bulk(traffic.Down, 1)},
-	{"up16", bulk(traffic.Up, 16)},
-	{"down16", bulk(traffic.Down, 16)},
-	{"rr1", exchange("rr1", 1)},
-	{"rr64", exchange("rr64", 64)},
-	{"open64", openLoop},
-	{"conns", connects},
-	{"idle", idle},
-	{"iperf3", iperf3},
-	{"wrk", wrk},
+	{name: "correct", run: correct},
+	{name: "start", run: startUp, other: true},
+	{name: "up1", run: bulk(traffic.Up, 1)},
+	{name: "down1", run: bulk(traffic.Down, 1)},
+	{name: "up16", run: bulk(traffic.Up, 16)},
+	{name: "down16", run: bulk(traffic.Down, 16)},
+	{name: "rr1", run: exchange("rr1", 1)},
+	{name: "rr64", run: exchange("rr64", 64)},
+	{name: "open64", run: openLoop},
+	{name: "conns", run: connects},
+	{name: "idle", run: idle, other: true},
+	{name: "iperf3", run: iperf3, other: true, opinion: true},
+	{name: "wrk", run: wrk, other: true, opinion: true},
+}
+
+// wanted tells whether a measurement is done with the site in this round.
+func (m measurement) wanted(b *bench, s *site, f family, round int) bool {
+	switch {
+	case s.onlyIPv4 && f.name != v4.name,
+		m.other && s.role == borrower,
+		m.other && b.quick && f.name != b.families[0].name,
+		m.opinion && round > 0:
+		return false
+	}
+	return b.measure.MatchString(m.name)
 }
 
 // correct compares each byte that an echo sends back, in both directions at the
@@ -235,9 +254,6 @@ func wrk(b *bench, s *site, f family) (values, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
-	if strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
-		return nil, errors.New(out)
-	}
 	v := values{}
 	for line := range strings.Lines(out) {
 		switch name, text, _ := strings.Cut(strings.TrimSpace(line), " "); name {
@@ -253,6 +269,9 @@ func wrk(b *bench, s *site, f family) (values, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %s", err, out)
 		}
+	}
+	if v["wrk"] == 0 || strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
+		return nil, errors.New(out)
 	}
 	return v, nil
 }

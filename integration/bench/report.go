@@ -74,10 +74,10 @@ func (r *report) write(w io.Writer, env environment) error {
 		env.HAProxy, env.Nginx, env.Rounds, env.Duration, env.Idle, r.rate)
 	for _, f := range r.families {
 		r.table(w, f.name+": peers as their users set them up", f.name, r.of(limit, ours, peer))
-		r.ratios(w, f.name+": ratios to the best peer, as its users set it up, and to direct", f.name, r.of(peer))
+		r.ratios(w, f.name+": the goals, to the best peer as its users set it up and to direct", f.name, r.of(peer))
 		if borrowers := r.of(borrower); len(borrowers) > 0 {
 			r.table(w, f.name+": peers on our rules", f.name, r.of(ours, borrower))
-			r.ratios(w, f.name+": ratios to the best peer on our rules, and to direct", f.name, borrowers)
+			r.ratios(w, f.name+": the same to the best peer on our rules: what the proxy alone wins", f.name, borrowers)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(r.out, "benchstat.txt"), []byte(r.benchstat()), 0o644); err != nil {
@@ -113,7 +113,7 @@ func (r *report) table(w io.Writer, title, family string, variants []string) {
 	}
 }
 
-// ratios sets the sidecars against others, with the goals where there are any.
+// ratios sets the sidecars against others, in the metrics that have a goal.
 func (r *report) ratios(w io.Writer, title, family string, peers []string) {
 	fmt.Fprintf(w, "\n%s\n\n", title)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -127,7 +127,7 @@ func (r *report) ratios(w io.Writer, title, family string, peers []string) {
 	for _, m := range metrics {
 		_, toPeer, okPeer := r.best(family, m, peers)
 		_, toDirect, okDirect := r.best(family, m, direct)
-		if !okPeer && !okDirect && m.value == 0 {
+		if !(m.toPeer > 0 && okPeer || m.toDirect > 0 && okDirect || m.value > 0) {
 			continue
 		}
 		fmt.Fprintf(tw, "%s\t%s\t", m.title, m.goals())

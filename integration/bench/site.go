@@ -89,7 +89,7 @@ func newSite(t lab.TB, v variant, self, dir string) *site {
 	}
 	app := &start{user: lab.User{UID: appUID, NoNewPrivs: true}, args: []string{self, "serve", strconv.Itoa(appPort)}, env: []string{quietly}}
 	app.run(s).WaitListen(appPort)
-	app.args = []string{"iperf3", "-s", "-p", strconv.Itoa(iperfPort)}
+	app.args = []string{"iperf3", "-s", "-p", strconv.Itoa(iperfPort), "--logfile", "/dev/null"}
 	app.run(s).WaitListen(iperfPort)
 	if v.proxy != nil {
 		s.process = v.proxy(s).run(s).WaitListen(contract.ProxyPort)
@@ -117,6 +117,7 @@ func (s *site) load(f family, spec traffic.Spec) (r traffic.Result, err error) {
 	defer cancel()
 	out, err := s.net.Client.TryCmd(s.client(ctx, f, spec))
 	if err != nil {
+		s.next += 1000 // whatever it used
 		return r, fmt.Errorf("%w: %s", err, strings.TrimSpace(out))
 	}
 	err = json.Unmarshal([]byte(out), &r)

@@ -2,6 +2,7 @@ package main
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"text/template"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,8 +24,8 @@ type variant struct {
 	name string
 	role role
 
-	// exactPort: the application sees the client's port, too.
-	exactPort bool
+	exactPort bool // the application sees the client's port, too
+	onlyIPv4  bool
 
 	rules func(*site) error  // programs the pod; nil: nothing
 	proxy func(*site) *start // how the proxy is started; nil: there is none
@@ -64,7 +66,8 @@ func variants(proxies []sidecar) []variant {
 			variant{name: fmt.Sprintf("haproxy-%d", threads), role: peer, rules: peerRules, proxy: haproxy(threads, true)},
 			variant{name: fmt.Sprintf("nginx-%d", threads), role: peer, rules: peerRules, proxy: nginx(threads)},
 			variant{
-				name: fmt.Sprintf("haproxy-%d/nat", threads), role: borrower,
+				// It asks for the original destination in IPv4 only.
+				name: fmt.Sprintf("haproxy-%d/nat", threads), role: borrower, onlyIPv4: true,
 				rules: ourRules(contract.ModeNAT), proxy: haproxy(threads, false),
 			},
 			variant{
@@ -121,7 +124,7 @@ func peerRules(s *site) error {
 	if err := s.batch(s.net.Pod, peerNFT, "nft", "-f", "-"); err != nil {
 		return err
 	}
-	return s.batch(s.net.Pod, peerIP, "ip", "-batch", "-")
+	return errors.Join(s.batch(s.net.Pod, peerIP, "ip", "-4", "-batch", "-"), s.batch(s.net.Pod, peerIP, "ip", "-6", "-batch", "-"))
 }
 
 func haproxy(threads int, transparent bool) func(*site) *start {
@@ -197,7 +200,17 @@ func (st *start) run(s *site) *lab.Proc {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.ExtraFiles = st.files
 	cmd.Env = append(os.Environ(), st.env...)
+	// nginx' workers outlive a killed master and keep its output open: it is
+	// asked to end first, and nobody waits for long.
+	cmd.WaitDelay = time.Second
 	p := s.net.Pod.StartCmd(cmd)
+	s.t.Cleanup(func() {
+		p.Signal(syscall.SIGTERM)
+		select {
+		case <-p.Done():
+		case <-time.After(time.Second):
+		}
+	})
 	for _, f := range st.files {
 		f.Close()
 	}

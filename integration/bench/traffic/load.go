@@ -163,8 +163,8 @@ func (c *client) exchange() error {
 			if !ok {
 				break
 			}
-			n := free[len(free)-1]
-			free = free[:len(free)-1]
+			n := free[0]
+			free = free[1:]
 			n.due = due
 			if err := c.ask(n, kindExchange); err != nil {
 				return err
