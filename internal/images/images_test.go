@@ -224,6 +224,18 @@ func TestFileCapability(t *testing.T) {
 	}
 }
 
+func TestOnly(t *testing.T) {
+	out := build(t, "../..", "-arch", "amd64", "echo-server")
+	for archive, want := range map[string]bool{"echo-server-amd64.tar": true, "tproxy-cni-amd64.tar": false} {
+		if _, err := os.Stat(filepath.Join(out, archive)); (err == nil) != want {
+			t.Errorf("%s: %v", archive, err)
+		}
+	}
+	if err := run([]string{"-source", "../..", "-out", out, "nginx"}, io.Discard); err == nil {
+		t.Error("an unknown image was built")
+	}
+}
+
 func TestReference(t *testing.T) {
 	for given, want := range map[string]string{
 		"":                   "index.docker.io/library/tproxy-cni:latest",

@@ -6,7 +6,7 @@
 //	NAME/          the OCI layout of all architectures, from which
 //	               `skopeo copy --all` and `crane push --index` fill a registry
 //
-// The same sources, version and Go release give the same digests, in whatever
+// Its arguments are the images' names; without any it builds all. The same sources, version and Go release give the same digests, in whatever
 // directory and at whatever time. It is a module of its own, so that what it
 // is made of never becomes part of the product.
 package main
@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -37,6 +38,7 @@ type config struct {
 	version string            // for the programs and the label
 	arches  []string          // as GOARCH
 	tags    map[string]string // by an image's name: a tag, or a whole reference
+	only    []string          // names of images; all if empty
 }
 
 func run(args []string, stdout io.Writer) error {
@@ -55,13 +57,21 @@ func run(args []string, stdout io.Writer) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	c.arches = strings.Split(*arches, ",")
+	c.arches, c.only = strings.Split(*arches, ","), fs.Args()
+	for _, name := range c.only {
+		if !slices.ContainsFunc(images, func(i image) bool { return i.name == name }) {
+			return fmt.Errorf("no image is called %q", name)
+		}
+	}
 	return c.build(stdout)
 }
 
-// build compiles and writes every image for every architecture.
+// build compiles and writes the images for every architecture.
 func (c config) build(stdout io.Writer) error {
 	for _, i := range images {
+		if len(c.only) > 0 && !slices.Contains(c.only, i.name) {
+			continue
+		}
 		ref, err := reference(i.name, c.tags[i.name])
 		if err != nil {
 			return err
