@@ -6,8 +6,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
+
+// maxAdmin is how many connections the admin port has at once. Anybody in the
+// cluster can open one, and descriptors are for others.
+const maxAdmin = 32
 
 // serveAdmin answers the kubelet until ctx ends:
 //
@@ -26,7 +31,18 @@ func serveAdmin(ctx context.Context, log *slog.Logger, ln net.Listener, p *proxy
 		}
 		fmt.Fprintf(w, "ready: %s mode on %s\n", p.dialer.mode, p.ln.Addr())
 	})
+	var open atomic.Int32
 	s := &http.Server{
+		ConnState: func(c net.Conn, s http.ConnState) {
+			switch s {
+			case http.StateNew:
+				if open.Add(1) > maxAdmin {
+					c.Close()
+				}
+			case http.StateClosed, http.StateHijacked:
+				open.Add(-1)
+			}
+		},
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,

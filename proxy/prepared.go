@@ -174,14 +174,15 @@ func (p *proxy) checkMode(ctx context.Context, f family, own netip.Addr, here ne
 		}
 	}
 	conn, err := connect(ctx, source, dst)
-	if p.dialer.mode == contract.ModeTProxy && errors.Is(err, unix.ECONNREFUSED) {
+	switch {
+	case err == nil:
+		defer reset(conn)
+	case p.dialer.mode == contract.ModeTProxy && errors.Is(err, unix.ECONNREFUSED):
 		return nil
-	}
-	if err != nil {
+	case !errors.Is(err, unix.ECONNRESET): // which is our own answer, not the table's
 		return fmt.Errorf("connect within the pod: %w", err)
 	}
-	defer reset(conn)
-	if p.dialer.mode == contract.ModeNAT {
+	if p.dialer.mode == contract.ModeNAT && err == nil {
 		// The table of this mode makes conntrack follow the pod's
 		// connections.
 		if _, err = redirectedFrom(conn); err == nil {

@@ -174,7 +174,7 @@ func (p *proxy) handle(kill context.Context, client *net.TCPConn) {
 		slog.Any("source", rec.source),
 		slog.Int64("bytes_up", rec.up),
 		slog.Int64("bytes_down", rec.down),
-		slog.Float64("seconds", time.Since(began).Round(time.Microsecond).Seconds()),
+		slog.Float64("seconds", float64(time.Since(began).Microseconds())/1e6),
 		slog.String("end", rec.how),
 	}
 	if rec.err != nil {

@@ -167,6 +167,25 @@ func TestDescriptorsGone(t *testing.T) {
 	}
 }
 
+// TestAdminFlood: whoever connects to the admin port cannot take the descriptors
+// that connections need.
+func TestAdminFlood(t *testing.T) {
+	p := newPod(t, contract.ModeNAT)
+	var conns []*net.TCPConn
+	for range 3 * maxAdmin {
+		conns = append(conns, p.dial(t, ip4, contract.AdminPort))
+	}
+	for _, c := range conns[2*maxAdmin:] {
+		if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%d, %v: the connection stays", n, err)
+		}
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	p.waitReady()
+}
+
 func (p *pod) setLimit(t *testing.T, soft string) {
 	t.Helper()
 	if out, err := p.Node.TryAs(p.user(), "prlimit", "--pid", fmt.Sprint(p.sidecar.Pid()), "--nofile="+soft+":"); err != nil {
@@ -186,9 +205,7 @@ func TestFileLimit(t *testing.T) {
 				t.Error(line)
 			}
 		}
-		if got := p.lines("listening")[0]["files"]; got != "3000" {
-			t.Errorf("it says that it has %s", got)
-		}
+		p.sidecar.WaitLog(" files=3000 ")
 	})
 }
 
