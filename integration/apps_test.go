@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
@@ -90,6 +91,9 @@ func (p *pod) wantExactAt(t *testing.T, from, to string) {
 		return
 	}
 	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(lab.Patience)); err != nil {
+		t.Fatal(err)
+	}
 	saw, err := ask(conn)
 	if err != nil {
 		t.Errorf("%s to %s: %v", conn.LocalAddr(), to, err)
