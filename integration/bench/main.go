@@ -109,6 +109,9 @@ type options struct {
 	rate     float64       // requests/s of the open loop; 0: half of what the slowest variant can do
 }
 
+// quick are the presets of a quick run.
+var quick = map[string]string{"rounds": "1", "duration": "200ms", "settle": "200ms", "idle": "1000"}
+
 func parseOptions(args []string) (o options, err error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.BoolVar(&o.quick, "quick", false, "one short round; its figures only show that everything works")
@@ -134,7 +137,13 @@ func parseOptions(args []string) (o options, err error) {
 		return o, err
 	}
 	if o.quick {
-		o.rounds, o.duration, o.settle, o.idle = 1, 200*time.Millisecond, 200*time.Millisecond, 1000
+		given := map[string]bool{}
+		fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		for name, value := range quick {
+			if !given[name] {
+				_ = fs.Set(name, value)
+			}
+		}
 	}
 	for _, f := range []family{v4, v6} {
 		if strings.Contains(*families, f.name[len(f.name)-1:]) {

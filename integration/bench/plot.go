@@ -30,19 +30,23 @@ var pictures = []picture{
 	},
 	{
 		"latency", "Latency of a request, 1 connection: less is better", "µs",
-		[]string{"rr1-p50", "rr1-p99"}, []string{"p50", "p99"},
+		[]string{"rr1-p50", "rr1-p99"},
+		[]string{"p50", "p99"},
 	},
 	{
 		"percentiles", "Latency at a constant rate, 64 connections: less is better", "µs",
-		[]string{"open64-p50", "open64-p90", "open64-p99"}, []string{"p50", "p90", "p99"},
+		[]string{"open64-p50", "open64-p90", "open64-p99"},
+		[]string{"p50", "p90", "p99"},
 	},
 	{
 		"requests", "Requests and new connections: more is better", "1000/s",
-		[]string{"rr64", "conns"}, []string{"requests, 64 connections", "new connections"},
+		[]string{"rr64", "conns"},
+		[]string{"requests, 64 connections", "new connections"},
 	},
 	{
 		"memory", "User memory per idle connection: less is better", "kB",
-		[]string{"idle-kb"}, []string{""},
+		[]string{"idle-kb"},
+		[]string{""},
 	},
 }
 
@@ -55,6 +59,7 @@ var palette = map[role][]color.RGBA{
 
 // plots draws the pictures of each family: throughput-IPv4.svg and so on.
 func (r *report) plots() error {
+	plot.DefaultFont.Variant = "Sans"
 	for _, f := range r.families {
 		for _, p := range pictures {
 			file := filepath.Join(r.out, fmt.Sprintf("%s-%s.svg", p.file, f.name))
@@ -70,14 +75,16 @@ func (r *report) draw(p picture, family, file string) error {
 	canvas := plot.New()
 	canvas.Title.Text = p.title + " (" + family + ")"
 	canvas.Y.Label.Text = p.axis
-	canvas.Y.Min = 0
 	canvas.NominalX(p.labels...)
 	canvas.Legend.Top = true
-	canvas.Add(plotter.NewGrid())
+	canvas.Legend.Padding = vg.Points(2)
+	grid := plotter.NewGrid()
+	grid.Vertical.Width = 0
+	canvas.Add(grid)
 
 	variants := r.of(limit, ours, peer)
 	const pictureWidth = 9 * vg.Inch
-	width := pictureWidth * 0.7 / vg.Length(len(variants)*len(p.metrics)+1)
+	width := pictureWidth * 0.62 / vg.Length((len(variants)+1)*len(p.metrics))
 	seen, drawn := map[role]int{}, false
 	for i, v := range variants {
 		var bars plotter.Values
@@ -102,7 +109,8 @@ func (r *report) draw(p picture, family, file string) error {
 	if !drawn {
 		return nil
 	}
-	canvas.Y.Max *= 1.35 // room for the legend
+	canvas.Y.Min = 0
+	canvas.X.Min, canvas.X.Max = -.5, float64(len(p.metrics))*1.25-.5 // room for the legend
 	return canvas.Save(pictureWidth, 4*vg.Inch, file)
 }
 

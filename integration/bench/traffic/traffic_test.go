@@ -25,8 +25,13 @@ func TestRun(t *testing.T) {
 	target := serveHere(t, 18080)
 	first := uint64(0)
 	for _, s := range []Spec{
-		{Kind: Up, Conns: 3}, {Kind: Down, Conns: 3}, {Kind: Exchange, Conns: 5}, {Kind: Exchange, Conns: 5, Rate: 2000},
-		{Kind: Connect, Conns: 4}, {Kind: Idle, Conns: 200}, {Kind: Echo, Conns: 4},
+		{Kind: Up, Conns: 3},
+		{Kind: Down, Conns: 3},
+		{Kind: Exchange, Conns: 5},
+		{Kind: Exchange, Conns: 5, Rate: 2000},
+		{Kind: Connect, Conns: 4},
+		{Kind: Idle, Conns: 200},
+		{Kind: Echo, Conns: 4},
 	} {
 		s.Target, s.Duration, s.ExactPort, s.First = target, 50*time.Millisecond, true, first
 		s.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
