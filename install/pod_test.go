@@ -255,16 +255,15 @@ func TestRepair(t *testing.T) {
 				fakePod{"late", late.Pod.Path(), annotations, false},
 				fakePod{"right", right.Pod.Path(), annotations, false},
 				fakePod{"plain", plain.Pod.Path(), map[string]string{"other/annotation": "x"}, false},
-				fakePod{"host", "/proc/1/ns/net", annotations, true},
+				fakePod{"host", plain.Pod.Path(), annotations, true},
 				fakePod{"wrong", plain.Pod.Path(), map[string]string{contract.AnnotationPrefix + "mode": "nut"}, false},
 				fakePod{"none", plain.Pod.Path(), map[string]string{contract.AnnotationPrefix + "mode": "none"}, false},
 				fakePod{"gone", "/run/netns/not-there", annotations, false},
-				fakePod{"node", ownNetNS, annotations, false},
 			)
 			n := newTestNode(t, "10-flannel.conflist")
 			s := n.start("install", "--preflight=false", "--repair", "--cri-socket", "unix://"+serveRuntime(t, fake))
 			s.want("/metrics", 200, `tproxy_install_pods_repaired_total{result="repaired"} 1`,
-				`tproxy_install_pods_repaired_total{result="failed"} 3`)
+				`tproxy_install_pods_repaired_total{result="failed"} 2`)
 
 			for _, c := range running {
 				wantAnswer(c, "application")
@@ -279,13 +278,13 @@ func TestRepair(t *testing.T) {
 			for _, text := range []string{
 				"repaired a pod that had started without the plugin\" pod=test/late",
 				"pod=test/wrong sandbox=id-wrong err=\"annotation tproxy-cni.io/mode",
-				"pod=test/gone", "is the node's own network namespace",
+				"pod=test/gone",
 			} {
 				if !strings.Contains(log, text) {
 					t.Errorf("not in the log: %s", text)
 				}
 			}
-			if strings.Count(log, "pod=test/") != 4 {
+			if strings.Count(log, "pod=test/") != 3 {
 				t.Errorf("lines about other pods:\n%s", log)
 			}
 
@@ -310,4 +309,15 @@ func TestRepairWithoutRuntime(t *testing.T) {
 		return nil
 	})
 	s.stop()
+}
+
+// TestNotOurs looks only: what it is about must never be tried.
+func TestNotOurs(t *testing.T) {
+	if err := notOurs(ownNetNS); err == nil || !strings.Contains(err.Error(), "the node's own network namespace") {
+		t.Errorf("own: %v", err)
+	}
+	lab.Need(t)
+	if err := notOurs(lab.New(t, "pod").Path()); err != nil {
+		t.Errorf("another: %v", err)
+	}
 }

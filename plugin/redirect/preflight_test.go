@@ -1,6 +1,8 @@
 package redirect
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -77,6 +79,9 @@ func TestProbeNames(t *testing.T) {
 func TestOwnNamespace(t *testing.T) {
 	const env = "REDIRECT_TEST_OWN"
 	if mode := os.Getenv(env); mode != "" {
+		if addrs, err := net.InterfaceAddrs(); err != nil || !strings.Contains(fmt.Sprint(addrs), "10.1.0.2/24") {
+			t.Fatalf("this is not the pod: %v (%v)", addrs, err)
+		}
 		if err := Apply("/proc/self/ns/net", Default(mode)); err != nil {
 			t.Fatal(err)
 		}
