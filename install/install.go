@@ -91,8 +91,12 @@ func keep(ctx context.Context, log *slog.Logger, s *status, n *node, work func()
 	changed := watch(ctx, log, n.confDir, n.plugin.dir)
 	delay := afterError
 	var last time.Time // of a patch
+	var q quarrel
 	for ctx.Err() == nil {
 		o, done, err := work()
+		if note := q.note(o.patches, time.Now()); note != "" {
+			o.notes = append(o.notes, note)
+		}
 		report(log, s, o, done, err)
 		if len(o.patches) > 0 {
 			last = time.Now()
