@@ -33,32 +33,44 @@ type setting struct {
 }
 
 var settings = []setting{
-	{"addr", "TPROXY_ADDR", fmt.Sprintf("0.0.0.0:%d", contract.ProxyPort),
+	{
+		"addr", "TPROXY_ADDR", fmt.Sprintf("0.0.0.0:%d", contract.ProxyPort),
 		"`address` to accept connections on; 0.0.0.0, [::] or nothing before the port means IPv4 and IPv6",
-		func(c *config, s string) (err error) { c.addr, err = parseAddr(s); return err }},
-	{"mode", "TPROXY_MODE", contract.ModeNAT,
+		func(c *config, s string) (err error) { c.addr, err = parseAddr(s); return err },
+	},
+	{
+		"mode", "TPROXY_MODE", contract.ModeNAT,
 		"how the plugin intercepts in this pod: `nat|tproxy`",
 		func(c *config, s string) (err error) {
 			c.mode, err = oneOf(s, contract.ModeNAT, contract.ModeTProxy)
 			return err
-		}},
-	{"admin", "TPROXY_ADMIN", fmt.Sprintf(":%d", contract.AdminPort),
+		},
+	},
+	{
+		"admin", "TPROXY_ADMIN", fmt.Sprintf(":%d", contract.AdminPort),
 		"`address` that answers /healthz and /readyz",
-		func(c *config, s string) (err error) { c.admin, err = parseAddr(s); return err }},
-	{"drain", "TPROXY_DRAIN", "25s",
+		func(c *config, s string) (err error) { c.admin, err = parseAddr(s); return err },
+	},
+	{
+		"drain", "TPROXY_DRAIN", "25s",
 		"`time` that running connections have after SIGTERM before they are reset",
-		func(c *config, s string) (err error) { c.drain, err = parseDrain(s); return err }},
-	{"log-level", "TPROXY_LOG_LEVEL", "info",
+		func(c *config, s string) (err error) { c.drain, err = parseDrain(s); return err },
+	},
+	{
+		"log-level", "TPROXY_LOG_LEVEL", "info",
 		"`debug|info|warn|error`",
 		func(c *config, s string) error {
 			if c.logLevel.UnmarshalText([]byte(s)) != nil {
 				return errors.New("want debug, info, warn or error")
 			}
 			return nil
-		}},
-	{"log-format", "TPROXY_LOG_FORMAT", "text",
+		},
+	},
+	{
+		"log-format", "TPROXY_LOG_FORMAT", "text",
 		"`text|json`",
-		func(c *config, s string) (err error) { c.logFormat, err = oneOf(s, "text", "json"); return err }},
+		func(c *config, s string) (err error) { c.logFormat, err = oneOf(s, "text", "json"); return err },
+	},
 }
 
 // parseConfig reads the flags, then for each that is absent its environment

@@ -60,43 +60,61 @@ var faults = []struct {
 // TestNotReady: the sidecar in a pod that slipped past the plugin says so, once,
 // with the cure, and is ready as soon as the pod is repaired.
 func TestNotReady(t *testing.T) {
-	for _, fault := range faults {
-		for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
-			t.Run(fault.name+" "+mode, func(t *testing.T) {
-				t.Parallel()
-				p := bare(t, mode)
-				fault.spoil(p)
-				p.start()
-				lab.Eventually(t, "the reason", func() error {
-					if status, body := p.admin("/readyz"); status != "503" || !strings.Contains(body, fault.reason) {
-						return fmt.Errorf("%s %s", status, body)
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p := bare(t, mode)
+			for _, fault := range faults {
+				t.Run(fault.name, func(t *testing.T) {
+					if err := redirect.Remove(p.Pod.Path(), p.config().Interface); err != nil {
+						t.Fatal(err)
 					}
-					return nil
+					fault.spoil(p)
+					p.start()
+					defer p.sidecar.Kill()
+					p.wantNotReady(t, fault.reason)
+					p.apply(p.config())
+					p.waitReady()
+					p.wantReason(t, fault.reason)
+					inFamilies(t, func(t *testing.T, f ipFamily) {
+						client, application := p.pair(t, f)
+						say(t, client, application, "hello")
+						p.wantSource(t, client, application)
+					})
 				})
-				if status, body := p.admin("/healthz"); status != "200" {
-					t.Errorf("/healthz: %s %s", status, body)
-				}
-				p.sidecar.WaitLog("level=WARN")
-				p.apply(p.config())
-				p.waitReady()
-				lines := p.lines("not ready: connections to this pod are not intercepted")
-				if len(lines) == 0 || !strings.Contains(lines[0]["err"], fault.reason) || !strings.Contains(lines[0]["cure"], "annotation") {
-					t.Errorf("the log does not say why:\n%s", p.sidecar.Output())
-				}
-				seen := map[string]bool{}
-				for _, l := range lines {
-					if seen[l["err"]] {
-						t.Errorf("logged twice: %s", l["err"])
-					}
-					seen[l["err"]] = true
-				}
-				inFamilies(t, func(t *testing.T, f ipFamily) {
-					client, application := p.pair(t, f)
-					say(t, client, application, "hello")
-					p.wantSource(t, client, application)
-				})
-			})
+			}
+		})
+	}
+}
+
+// wantNotReady asks as the kubelet does.
+func (p *pod) wantNotReady(t *testing.T, reason string) {
+	t.Helper()
+	lab.Eventually(t, "the reason", func() error {
+		if status, body := p.admin("/readyz"); status != "503" || !strings.Contains(body, reason) {
+			return fmt.Errorf("%s %s", status, body)
 		}
+		return nil
+	})
+	if status, body := p.admin("/healthz"); status != "200" {
+		t.Errorf("/healthz: %s %s", status, body)
+	}
+	p.sidecar.WaitLog("level=WARN")
+}
+
+// wantReason looks for the reason and the cure in the log, each reason once.
+func (p *pod) wantReason(t *testing.T, reason string) {
+	t.Helper()
+	lines := p.lines("not ready: connections to this pod are not intercepted")
+	if len(lines) == 0 || !strings.Contains(lines[0]["err"], reason) || !strings.Contains(lines[0]["cure"], "annotation") {
+		t.Errorf("the log does not say why:\n%s", p.sidecar.Output())
+	}
+	seen := map[string]bool{}
+	for _, l := range lines {
+		if seen[l["err"]] {
+			t.Errorf("logged twice: %s", l["err"])
+		}
+		seen[l["err"]] = true
 	}
 }
 

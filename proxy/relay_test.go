@@ -102,6 +102,11 @@ var stories = []struct {
 
 func TestRelay(t *testing.T) {
 	inModes(t, func(t *testing.T, p *pod) {
+		// Less to write until nothing goes any more.
+		for _, ns := range []*lab.NS{p.Client, p.Pod} {
+			ns.Sysctl("net.ipv4.tcp_rmem", "4096 131072 524288")
+			ns.Sysctl("net.ipv4.tcp_wmem", "4096 65536 524288")
+		}
 		inFamilies(t, func(t *testing.T, f ipFamily) {
 			for _, s := range stories {
 				t.Run(s.name, func(t *testing.T) {
