@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -43,6 +41,7 @@ var measurements = []measurement{
 	{name: "rr1", run: exchange("rr1", 1)},
 	{name: "rr64", run: exchange("rr64", 64)},
 	{name: "open64", run: openLoop},
+	{name: "mixed", run: mixed},
 	{name: "conns", run: connects},
 	{name: "idle", run: idle, other: true},
 	{name: "iperf3", run: iperf3, other: true, opinion: true},
@@ -73,23 +72,31 @@ func bulk(direction string, streams int) func(*bench, *site, family) (values, er
 	return func(b *bench, s *site, f family) (values, error) {
 		r, err := s.load(f, traffic.Spec{Kind: direction, Conns: streams, Duration: b.duration})
 		gb := float64(r.Bytes) / 1e9
-		return values{id: gb * 8 / r.Seconds, id + "-cpu": r.CPU / gb}, err
+		return s.withProxy(values{id: gb * 8 / r.Seconds, id + "-cpu": r.CPU / gb}, id, r.proxyCPU/gb), err
 	}
 }
 
 func exchange(id string, conns int) func(*bench, *site, family) (values, error) {
 	return func(b *bench, s *site, f family) (values, error) {
 		r, err := s.load(f, traffic.Spec{Kind: traffic.Exchange, Conns: conns, Duration: b.duration})
-		return latencies(id, r), err
+		return s.latencies(id, r), err
 	}
 }
 
-func latencies(id string, r traffic.Result) values {
+func (s *site) latencies(id string, r loaded) values {
 	n := float64(r.Count)
-	return values{
+	return s.withProxy(values{
 		id: n / r.Seconds / 1e3, id + "-cpu": r.CPU / n * 1e6,
 		id + "-p50": r.Latency.P50, id + "-p90": r.Latency.P90, id + "-p99": r.Latency.P99, id + "-p999": r.Latency.P999,
+	}, id, r.proxyCPU/n*1e6)
+}
+
+// withProxy adds the proxy's own part of the CPU, if there is a proxy.
+func (s *site) withProxy(v values, id string, cpu float64) values {
+	if s.process != nil {
+		v[id+"-proxy"] = cpu
 	}
+	return v
 }
 
 // openLoop asks all variants for the same rate: what they do when they are not
@@ -100,12 +107,26 @@ func openLoop(b *bench, s *site, f family) (values, error) {
 		return nil, err
 	}
 	r, err := s.load(f, traffic.Spec{Kind: traffic.Exchange, Conns: 64, Rate: rate, Duration: b.duration})
-	return latencies("open64", r), err
+	return s.latencies("open64", r), err
+}
+
+// mixed asks whether one bulk stream makes the requests of others wait.
+func mixed(b *bench, s *site, f family) (values, error) {
+	bulk := s.start(f, traffic.Spec{Kind: traffic.Up, Conns: 1, Duration: b.duration + 200*time.Millisecond})
+	defer bulk.Kill()
+	r, err := s.load(f, traffic.Spec{Kind: traffic.Exchange, Conns: 64, Duration: b.duration})
+	if err != nil {
+		return nil, err
+	}
+	if bulk.Wait() != nil {
+		return nil, errors.New(strings.TrimSpace(bulk.Output()))
+	}
+	return values{"mixed-p99": r.Latency.P99}, nil
 }
 
 func connects(b *bench, s *site, f family) (values, error) {
 	r, err := s.load(f, traffic.Spec{Kind: traffic.Connect, Conns: 32, Duration: b.duration})
-	return latencies("conns", r), err
+	return s.latencies("conns", r), err
 }
 
 // startUp replaces the proxy and waits until the new one is ready: it listens
@@ -144,22 +165,22 @@ func idle(b *bench, s *site, f family) (values, error) {
 	if s.proxy == nil {
 		return nil, nil
 	}
-	before, err := usageOf(s.process.Pid())
+	before, err := s.usage()
 	if err != nil {
 		return nil, err
 	}
-	h, err := s.hold(f, traffic.Spec{Kind: traffic.Idle, Conns: b.idle, Duration: b.duration})
+	client, end, err := s.hold(f, traffic.Spec{Kind: traffic.Idle, Conns: b.idle, Duration: b.duration})
 	if err != nil {
 		return nil, err
 	}
-	defer h.proc.Kill()
-	held, err := usageOf(s.process.Pid())
+	defer client.Kill()
+	held, err := s.usage()
 	if err != nil {
 		return nil, err
 	}
 	window := time.Now()
 	<-time.After(b.duration) // the CPU of doing nothing needs time to show
-	later, err := usageOf(s.process.Pid())
+	later, err := s.usage()
 	if err != nil {
 		return nil, err
 	}
@@ -168,19 +189,20 @@ func idle(b *bench, s *site, f family) (values, error) {
 	if err != nil {
 		return nil, fmt.Errorf("beside %d idle connections: %w", b.idle, err)
 	}
-	if err := h.end(); err != nil {
-		return nil, err
+	end.Close()
+	if client.Wait() != nil { // after one more exchange on each connection
+		return nil, errors.New(strings.TrimSpace(client.Output()))
 	}
 	var after usage
 	err = until("its descriptors are closed", func() (bool, error) {
-		after, err = usageOf(s.process.Pid())
+		after, err = s.usage()
 		return after.files <= before.files+8, err // a few may be pooled
 	})
 	if err != nil {
 		return nil, err
 	}
 	<-time.After(b.settle) // a garbage collector may give memory back by and by
-	if after, err = usageOf(s.process.Pid()); err != nil {
+	if after, err = s.usage(); err != nil {
 		return nil, err
 	}
 	const mb = 1e6
@@ -190,90 +212,29 @@ func idle(b *bench, s *site, f family) (values, error) {
 	}, nil
 }
 
-// held is a client that holds connections.
-type held struct {
-	proc  *lab.Proc
-	stdin io.Closer
-}
-
-func (s *site) hold(f family, spec traffic.Spec) (*held, error) {
+// hold starts a client that holds connections until its standard input is closed.
+func (s *site) hold(f family, spec traffic.Spec) (client *lab.Proc, end io.Closer, err error) {
 	cmd := s.client(context.Background(), f, spec)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	if end, err = cmd.StdinPipe(); err != nil {
+		return nil, nil, err
 	}
-	h := &held{proc: s.net.Client.StartCmd(cmd), stdin: stdin}
 	s.next += uint64(spec.Conns) // its ports are not for the clients beside it
-	return h, until("the connections are there", func() (bool, error) {
+	client = s.net.Client.StartCmd(cmd)
+	return client, end, until("the connections are there", func() (bool, error) {
 		select {
-		case <-h.proc.Done():
-			return false, errors.New(strings.TrimSpace(h.proc.Output()))
+		case <-client.Done():
+			return false, errors.New(strings.TrimSpace(client.Output()))
 		default:
-			return strings.Contains(h.proc.Output(), holding), nil
+			return strings.Contains(client.Output(), holding), nil
 		}
 	})
 }
 
-// end lets the client close its connections, after one more exchange on each.
-func (h *held) end() error {
-	h.stdin.Close()
-	if err := h.proc.Wait(); err != nil {
-		return errors.New(strings.TrimSpace(h.proc.Output()))
-	}
-	return nil
-}
-
-// iperf3 is a second opinion on bulk.
-func iperf3(b *bench, s *site, f family) (values, error) {
-	args := []string{"iperf3", "-J", "-c", f.pod.String(), "-p", fmt.Sprint(iperfPort), "-t", fmt.Sprint(max(1, int(b.duration.Seconds())))}
-	out, err := s.net.Client.Try(args...)
-	var report struct {
-		End struct {
-			Received struct {
-				Rate float64 `json:"bits_per_second"`
-			} `json:"sum_received"`
-		}
-	}
-	if err = errors.Join(err, json.Unmarshal([]byte(out), &report)); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
-	}
-	return values{"iperf3": report.End.Received.Rate / 1e9}, nil
-}
-
-// wrk is a second opinion on requests: HTTP, one thread, 64 connections.
-func wrk(b *bench, s *site, f family) (values, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), b.duration+time.Minute)
-	defer cancel()
-	path, err := lab.Look("wrk")
-	if err != nil {
-		return nil, err
-	}
-	url := "http://" + hostPort(f.pod, appPort) + "/"
-	seconds := fmt.Sprintf("-d%d", max(1, int(b.duration.Seconds())))
-	out, err := s.net.Client.TryCmd(exec.CommandContext(ctx, path, "-t1", "-c64", seconds, "--latency", url))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, out)
-	}
-	v := values{}
-	for line := range strings.Lines(out) {
-		switch name, text, _ := strings.Cut(strings.TrimSpace(line), " "); name {
-		case "Requests/sec:":
-			var rate float64
-			_, err = fmt.Sscan(text, &rate)
-			v["wrk"] = rate / 1e3
-		case "99%":
-			var d time.Duration
-			d, err = time.ParseDuration(strings.TrimSpace(text))
-			v["wrk-p99"] = float64(d.Microseconds())
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s", err, out)
-		}
-	}
-	if v["wrk"] == 0 || strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
-		return nil, errors.New(out)
-	}
-	return v, nil
+// start starts a client beside which another will run.
+func (s *site) start(f family, spec traffic.Spec) *lab.Proc {
+	cmd := s.client(context.Background(), f, spec)
+	s.next += uint64(spec.Conns)
+	return s.net.Client.StartCmd(cmd)
 }
 
 // until waits on a state, as a measurement whose failure is not the end of the

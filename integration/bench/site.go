@@ -111,8 +111,18 @@ func (s *site) batch(ns *lab.NS, text string, args ...string) error {
 	return nil
 }
 
+// loaded is what a client measured, and what its work cost the proxy.
+type loaded struct {
+	traffic.Result
+	proxyCPU float64 // seconds
+}
+
 // load runs a client and returns what it measured.
-func (s *site) load(f family, spec traffic.Spec) (r traffic.Result, err error) {
+func (s *site) load(f family, spec traffic.Spec) (r loaded, err error) {
+	before, err := s.usage()
+	if err != nil {
+		return r, err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), spec.Duration+time.Minute)
 	defer cancel()
 	out, err := s.net.Client.TryCmd(s.client(ctx, f, spec))
@@ -120,9 +130,21 @@ func (s *site) load(f family, spec traffic.Spec) (r traffic.Result, err error) {
 		s.next += 1000 // whatever it used
 		return r, fmt.Errorf("%w: %s", err, strings.TrimSpace(out))
 	}
-	err = json.Unmarshal([]byte(out), &r)
+	if err := json.Unmarshal([]byte(out), &r.Result); err != nil {
+		return r, err
+	}
 	s.next = r.Next
+	after, err := s.usage()
+	r.proxyCPU = (after.cpu - before.cpu).Seconds()
 	return r, err
+}
+
+// usage is that of the proxy, nothing where there is none.
+func (s *site) usage() (usage, error) {
+	if s.process == nil {
+		return usage{}, nil
+	}
+	return usageOf(s.process.Pid())
 }
 
 // client is the command of a client.
