@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/binary"
+	"net"
 	"slices"
 	"unsafe"
 
@@ -9,9 +10,6 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
-
-// unread is a limit of the egress chain, which passes what it does not know.
-const unread = "the egress chain passes frames whose type is neither IP nor a tag, or cannot be read"
 
 // rootAttacks are those of a container's root with NET_RAW.
 var rootAttacks = []attack{
@@ -57,7 +55,11 @@ var rootAttacks = []attack{
 	{name: "frame with options", from: foreign, run: func(a aim) error { return a.frame(nil, a.extended()) }},
 	{name: "frame past the queue", from: foreign, run: func(a aim) error {
 		return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader), option("PACKET_QDISC_BYPASS", unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
-	}, limit: unread},
+	}},
+	{name: "frame for lo to forward", from: foreign, run: func(a aim) error {
+		a.Dev, a.MAC = "lo", make(net.HardwareAddr, 6)
+		return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader))
+	}},
 	{name: "marked frame", from: foreign, run: func(a aim) error {
 		return a.frame(nil, a.packet(unix.IPPROTO_UDP, udpHeader), marked())
 	}},
@@ -96,7 +98,7 @@ var rootAttacks = []attack{
 			return err
 		}
 		return on(unix.AF_PACKET, unix.SOCK_RAW, 0, a.toNode(unix.ETH_P_ARP, a.ethernet(unix.ETH_P_ARP, a.arp())))
-	}, limit: unread},
+	}},
 	{name: "express data path", from: foreign, run: func(a aim) error {
 		if err := a.notIn6(); err != nil {
 			return err // the one queue is busy for a while

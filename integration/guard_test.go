@@ -29,6 +29,8 @@ func TestGuard(t *testing.T) {
 	users := map[string]lab.User{"user": app, "root": containerRoot}
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.Pod.Sysctl("net.ipv4.ping_group_range", "0 2147483647") // as runtimes set it
+		p.Pod.Sysctl("net.ipv4.ip_forward", "1")                  // as docker in the pod sets it
+		p.Pod.Sysctl("net.ipv6.conf.all.forwarding", "1")
 		for list, user := range users {
 			limits := limits(list)
 			for _, a := range p.attackCable(t, list, user) {
@@ -39,6 +41,7 @@ func TestGuard(t *testing.T) {
 		}
 		p.Pod.Run("nft", "insert", "rule", "inet", contract.Table, "output", "oifname", "!=", "lo", "accept")
 		p.Pod.Run("nft", "insert", "rule", "netdev", contract.Table, "egress", "accept")
+		p.Pod.Run("nft", "insert", "rule", "inet", contract.Table, "forward", "accept")
 		for list, user := range users {
 			for _, a := range p.attackCable(t, list, user) {
 				if a.frame == nil {

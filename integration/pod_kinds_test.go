@@ -69,11 +69,7 @@ func TestForwarded(t *testing.T) {
 			wantTalk(t, end{p.Client, f.client}, in)
 			wantTalk(t, in, end{p.Pod, f.pod})
 		}
-		// In tproxy mode the answers to a masqueraded connection go to the
-		// sidecar's listener.
-		if mode == contract.ModeNAT {
-			p.wantNAT(t, inner)
-		}
+		p.wantNAT(t, inner)
 		p.wantUnseen(t, 0)
 		p.inFamilies(t, p.wantExact)
 	})

@@ -93,7 +93,7 @@ func (p *pod) checkOwn(required []netip.Addr) (drift Drift, err error) {
 		return nil, err
 	}
 	for _, f := range tableFamilies {
-		for _, name := range ownSets {
+		for _, name := range addressSets {
 			known, err := p.setAddrs(f.id, name)
 			if errors.Is(err, unix.ENOENT) {
 				continue // diffTables has said so

@@ -60,6 +60,9 @@ var (
 	daddr4 = field{expr.PayloadBaseNetworkHeader, 16, 4}
 	saddr6 = field{expr.PayloadBaseNetworkHeader, 8, 16}
 	daddr6 = field{expr.PayloadBaseNetworkHeader, 24, 16}
+	// arpSaddr is the sender's address in ARP for IPv4 over Ethernet.
+	arpSaddr = field{expr.PayloadBaseNetworkHeader, 14, 4}
+
 	dport  = field{expr.PayloadBaseTransportHeader, 2, 2}
 	flags  = field{expr.PayloadBaseTransportHeader, 13, 1}
 

@@ -45,7 +45,7 @@ func TestProbeNames(t *testing.T) {
 					}
 				}
 			}
-		}, []string{"nft socket"}},
+		}, []string{"nft socket", "nft tproxy"}}, // no rule has tproxy without socket
 		{
 			"chain type", func(inet *table) { inet.chains[0].kind = "bogus" },
 			[]string{"nft inet chain of type bogus at hook output"},

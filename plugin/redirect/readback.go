@@ -26,8 +26,12 @@ var tableFamilies = []struct {
 	{nftables.TableFamilyNetdev, "netdev " + contract.Table},
 }
 
-// ownSets hold the pod's addresses; their elements are checkOwn's business.
-var ownSets = []string{"own4", "own6"}
+// ownSets hold the pod's addresses at ADD, addressSets also those learned
+// later; their elements are checkOwn's business.
+var (
+	ownSets     = []string{"own4", "own6"}
+	addressSets = append(ownSets, "later4")
+)
 
 // tableState is a table as the kernel shows it: opaque, but equal for equal
 // tables of one kernel.

@@ -117,7 +117,7 @@ func inetTable(c Config, own []netip.Addr) table {
 		chains = append(chains, divertIn(c), chain{name: "inbound", rules: append(ownDestination(own4, own6, later4),
 			rule(newConnection, socketTransparent(expr.CmpOpLte, 1), tproxyTo(c.ProxyPort), accept),
 			rule(flagsAreNot(fin|syn|rst|ack, syn), socketTransparent(expr.CmpOpEq, 1), accept),
-			rule(flagsAreNot(fin|syn|rst|ack, syn), tproxyTo(c.ProxyPort), accept),
+			rule(flagsAreNot(fin|syn|rst|ack, syn), socketTransparent(expr.CmpOpLte, 1), tproxyTo(c.ProxyPort), accept),
 		)})
 	} else {
 		chains = append(chains, redirectIn(c), chain{name: "inbound", rules: append(ownDestination(own4, own6, later4),
@@ -145,6 +145,11 @@ func inetTable(c Config, own []netip.Addr) table {
 				rule(tcp, socketMarked(mark), drop),
 				rule(iifname(c.Interface), newConnection, goTo("closed_in")),
 			},
+		},
+		// A frame that somebody puts onto lo does not leave the pod.
+		chain{
+			"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, "",
+			[]words{rule(iifname("lo"), drop)},
 		},
 		chain{name: "closed_in", rules: []words{
 			intercepted,
@@ -213,7 +218,7 @@ func netdevTable(c Config, own []netip.Addr) table {
 	t := &nftables.Table{Name: contract.Table, Family: nftables.TableFamilyNetdev}
 	s := &sets{table: t}
 	own4, own6 := s.own(own)
-	v4, v6 := protocol(unix.ETH_P_IP), protocol(unix.ETH_P_IPV6)
+	v4, v6, arp := protocol(unix.ETH_P_IP), protocol(unix.ETH_P_IPV6), protocol(unix.ETH_P_ARP)
 	return table{t, s.list, []chain{
 		{
 			"egress", nftables.ChainTypeFilter, nftables.ChainHookEgress, nftables.ChainPriorityFilter, c.Interface,
@@ -221,8 +226,8 @@ func netdevTable(c Config, own []netip.Addr) table {
 				rule(present(expr.MetaKeyRTCLASSID), accept),
 				rule(etherType.is(port(unix.ETH_P_IP)), goTo("frame4")),
 				rule(etherType.is(port(unix.ETH_P_IPV6)), goTo("frame6")),
-				rule(etherType.is(port(unix.ETH_P_8021Q)), present(expr.MetaKeySKUID), drop),
-				rule(etherType.is(port(unix.ETH_P_8021AD)), present(expr.MetaKeySKUID), drop),
+				rule(etherType.is(port(unix.ETH_P_ARP)), goTo("frame_arp")),
+				rule(present(expr.MetaKeySKUID), drop),
 			},
 		},
 		{name: "frame4", rules: []words{
@@ -233,6 +238,11 @@ func netdevTable(c Config, own []netip.Addr) table {
 		{name: "frame6", rules: []words{
 			rule(v6, saddr6.in(own6), accept),
 			rule(v6, saddr6.is(netip.IPv6Unspecified().AsSlice()), accept),
+			rule(present(expr.MetaKeySKUID), drop),
+		}},
+		{name: "frame_arp", rules: []words{
+			rule(arp, arpSaddr.in(own4), accept),
+			rule(arp, arpSaddr.is(netip.IPv4Unspecified().AsSlice()), accept),
 			rule(present(expr.MetaKeySKUID), drop),
 		}},
 	}}
