@@ -252,7 +252,7 @@ func TestReference(t *testing.T) {
 			t.Errorf("reference(%q) = %s, want %s", given, got.Name(), want)
 		}
 	}
-	if _, err := reference("tproxy-cni", "no spaces"); !name.IsErrBadName(err) {
+	if _, err := reference("tproxy-cni", "no spaces"); !errors.As(err, new(*name.ErrBadName)) {
 		t.Errorf("a bad name gave %v", err)
 	}
 }
