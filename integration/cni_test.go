@@ -211,7 +211,7 @@ func TestDrift(t *testing.T) {
 func (p *pod) ours(t *testing.T, verb string) string {
 	t.Helper()
 	conf := p.ourEntry()
-	conf["cniVersion"], conf["name"] = p.version, p.network()
+	conf["cniVersion"], conf["name"] = p.version, p.Pod.Name()
 	conf["prevResult"] = json.RawMessage(p.result)
 	conf["runtimeConfig"] = map[string]any{contract.AnnotationsCapability: p.podAnnotations()}
 	text, err := json.Marshal(conf)
@@ -221,7 +221,7 @@ func (p *pod) ours(t *testing.T, verb string) string {
 	cmd := exec.Command(bin(t, "tproxy-cni"))
 	cmd.Stdin = bytes.NewReader(text)
 	cmd.Env = []string{
-		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + p.network(), "CNI_NETNS=" + p.Pod.Path(),
+		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + p.Pod.Name(), "CNI_NETNS=" + p.Pod.Path(),
 		"CNI_IFNAME=eth0", "CNI_PATH=" + filepath.Dir(cmd.Path),
 	}
 	out, err := p.Node.TryCmd(cmd)

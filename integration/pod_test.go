@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,7 +34,7 @@ type pod struct {
 	*lab.Net
 	setup
 	t       *testing.T
-	confDir string
+	cnitool *lab.CNI
 	result  string // of the ADD
 	sidecar *lab.Proc
 }
@@ -55,52 +53,20 @@ func newPod(t *testing.T, s setup) *pod {
 // prepare makes everything for a pod up to, but not, the ADD.
 func prepare(t *testing.T, s setup) *pod {
 	t.Helper()
-	bin(t, "cnitool")
-	if s.chain == "" {
-		s.chain = "ptp"
-	}
 	if s.version == "" {
 		s.version = "1.1.0"
 	}
 	if s.families == "" {
 		s.families = "46"
 	}
-	p := &pod{Net: lab.NewNet(t), setup: s, t: t, confDir: dir(t, 0)}
-	for _, ns := range []*lab.NS{p.Node, p.Pod} {
-		// No neighbour could have the address: do not wait a second for it.
-		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
-	}
-	write(t, filepath.Join(p.confDir, "10-lab.conflist"), p.conflist())
-	return p
-}
-
-// network is the pod's own, since `cnitool gc` detaches all of a network.
-func (p *pod) network() string { return p.Pod.Name() }
-
-// conflist is the upstream chain with our plugin at its end.
-func (p *pod) conflist() string {
-	var ranges [][]map[string]string
-	var routes []map[string]string
+	p := &pod{setup: s, t: t}
+	list := lab.Conflist{Version: s.version, Link: s.chain, Chained: []any{p.ourEntry()}}
 	for _, f := range p.fams() {
-		ranges = append(ranges, []map[string]string{{"subnet": f.podNet}})
-		routes = append(routes, map[string]string{"dst": f.all})
+		list.Subnets = append(list.Subnets, f.podNet)
 	}
-	link := map[string]any{
-		"type": p.chain,
-		"ipam": map[string]any{
-			"type": "host-local", "dataDir": filepath.Join(p.confDir, "leases"),
-			"ranges": ranges, "routes": routes,
-		},
-	}
-	if p.chain == "bridge" {
-		link["bridge"], link["isGateway"] = "cni0", true
-	}
-	list := map[string]any{"cniVersion": p.version, "name": p.network(), "plugins": []any{link, p.ourEntry()}}
-	text, err := json.MarshalIndent(list, "", "  ")
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return string(text)
+	p.cnitool = lab.NewCNI(t, list, filepath.Dir(bin(t, "cnitool")))
+	p.Net = lab.NewNet(t)
+	return p
 }
 
 // ourEntry is our own object in the conflist.
@@ -127,30 +93,23 @@ func (p *pod) podAnnotations() map[string]string {
 	return all
 }
 
-// cni runs a verb of cnitool on the node.
-func (p *pod) cni(verb string) (string, error) {
-	p.t.Helper()
-	capArgs, err := json.Marshal(map[string]any{contract.AnnotationsCapability: p.podAnnotations()})
-	if err != nil {
-		p.t.Fatal(err)
+// attachment is the pod as cnitool is told of it.
+func (p *pod) attachment() lab.Attachment {
+	return lab.Attachment{
+		CNI: p.cnitool, Node: p.Node, Pod: p.Pod,
+		Capabilities: map[string]any{contract.AnnotationsCapability: p.podAnnotations()},
 	}
-	cmd := exec.Command(bin(p.t, "cnitool"), verb, p.network(), p.Pod.Path())
-	cmd.Env = append(os.Environ(),
-		"CNI_PATH="+filepath.Dir(cmd.Path), "NETCONFPATH="+p.confDir, "CAP_ARGS="+string(capArgs))
-	return p.Node.TryCmd(cmd)
 }
+
+// cni runs a verb of cnitool on the node.
+func (p *pod) cni(verb string) (string, error) { return p.attachment().Try(verb) }
 
 func (p *pod) mustCNI(verb string) string {
 	p.t.Helper()
-	out, err := p.cni(verb)
-	if err != nil {
-		p.t.Fatalf("cnitool %s: %v\n%s", verb, err, out)
-	}
-	return out
+	return p.attachment().Run(verb)
 }
 
-// add attaches the pod; it is detached, which also removes cnitool's cached
-// result, at the end of the test.
+// add attaches the pod; it is detached at the end of the test.
 func (p *pod) add() {
 	p.t.Helper()
 	p.t.Cleanup(func() { _, _ = p.cni("del") })
@@ -206,20 +165,20 @@ type family struct {
 	name                       string
 	client, other              string // both the client's
 	node, gateway, pod, podNet string
-	lo, any, all               string
+	lo, any                    string
 	foreign                    string // nobody's
 }
 
 var v4 = family{
 	"IPv4", lab.Client4, lab.OtherClient4,
 	lab.Node4, lab.Gateway4, lab.Pod4, lab.PodNet4,
-	"127.0.0.1", "0.0.0.0", "0.0.0.0/0", "203.0.113.9",
+	"127.0.0.1", "0.0.0.0", "203.0.113.9",
 }
 
 var v6 = family{
 	"IPv6", lab.Client6, lab.OtherClient6,
 	lab.Node6, lab.Gateway6, lab.Pod6, lab.PodNet6,
-	"::1", "::", "::/0", "2001:db8::9",
+	"::1", "::", "2001:db8::9",
 }
 
 // fams are the pod's families.
