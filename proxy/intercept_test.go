@@ -294,6 +294,31 @@ func TestClashAhead(t *testing.T) {
 	})
 }
 
+// TestClashBehind: the next port in turn belongs to a connection of the client
+// that is over, but whose socket is in TIME_WAIT. It answers in the application's
+// place, and the client must not notice.
+func TestClashBehind(t *testing.T) {
+	p := newPod(t, contract.ModeTProxy)
+	inFamilies(t, func(t *testing.T, f ipFamily) {
+		a := p.listen(t, 0)
+		p.dial(t, f, a.port)
+		leased := plain(a.accept(t).RemoteAddr()).Port()
+		for range 5 {
+			lingers := netip.AddrPortFrom(netip.MustParseAddr(f.client), leased+2)
+			client := p.dialFrom(t, lingers.String(), f, a.port)
+			application := a.accept(t)
+			move(t, application, client, 1)
+			move(t, client, application, 1)
+			p.wantEnd(t, lingers, endClosed)
+
+			client = p.dial(t, f, a.port)
+			application = a.accept(t)
+			say(t, client, application, "hello")
+			leased = plain(application.RemoteAddr()).Port()
+		}
+	})
+}
+
 func (p *pod) sockets(t *testing.T) []lab.Socket {
 	t.Helper()
 	all, err := p.Pod.Sockets()

@@ -280,8 +280,22 @@ func wantGone(t *testing.T, conn *net.TCPConn) {
 	})
 }
 
+// wantResetAfterData is wantReset for one that has not read all: it is reset
+// before it does.
 func wantResetAfterData(t *testing.T, conn *net.TCPConn) {
 	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lab.Eventually(t, "reset of "+conn.LocalAddr().String(), func() (err error) {
+		_ = raw.Control(func(fd uintptr) {
+			if !tcpClosed(int(fd)) {
+				err = errors.New("it is open")
+			}
+		})
+		return err
+	})
 	if _, err := io.Copy(io.Discard, conn); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("%v, want a reset", err)
 	}
