@@ -17,7 +17,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -44,7 +43,7 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 		fmt.Fprintln(stdout, "echo-server", version.String())
 		return 0
 	}
-	log := newLog(c, stderr)
+	log := c.log.New(stderr)
 
 	// The first signal ends accepting, the second the running connections.
 	signals := make(chan os.Signal, 2)
@@ -81,11 +80,4 @@ func listen(ctx context.Context, c config) (*net.TCPListener, error) {
 		return nil, err
 	}
 	return ln.(*net.TCPListener), nil
-}
-
-func newLog(c config, w io.Writer) *slog.Logger {
-	if c.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, nil))
-	}
-	return slog.New(slog.NewTextHandler(w, nil))
 }

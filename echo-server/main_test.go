@@ -56,7 +56,7 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.addr.String() != "[fd00::1]:3001" || c.wait != 0 || c.drain != 10*time.Second || !c.mptcp || c.logFormat != "json" {
+	if c.addr.String() != "[fd00::1]:3001" || c.wait != 0 || c.drain != 10*time.Second || !c.mptcp || !c.log.JSON {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -67,9 +67,9 @@ func TestFaults(t *testing.T) {
 	status := run([]string{"--addr", "here", "--wait", "-1s", "--log-format", "xml", "--mptcp", "maybe", "there"},
 		func(k string) string { return map[string]string{"ECHO_DRAIN": "long"}[k] }, nil, &out)
 	want := `echo-server: unexpected argument "there"
---addr "here": want an IP address with a port of 1-65535, such as :3000, 127.0.0.1:3000 or [fd00::1]:3000
---wait "-1s": want a time such as 10s, 500ms or 0s
-ECHO_DRAIN "long": want a time such as 10s, 500ms or 0s
+--addr "here": want an IP address with a port of 1-65535, such as 0.0.0.0:80, [fd00::1]:80 or :80
+--wait "-1s": want a time such as 25s, 500ms or 0s
+ECHO_DRAIN "long": want a time such as 25s, 500ms or 0s
 --mptcp "maybe": want true or false
 --log-format "xml": want text or json
 `

@@ -71,7 +71,7 @@ func run(w world) int {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		log := newLog(conf, w.stderr)
+		log := conf.log.New(w.stderr)
 		if err := c.run(ctx, log, w, conf); err != nil {
 			log.Error(c.name, "err", err)
 			return 1
@@ -110,14 +110,6 @@ func usage(out io.Writer) {
 	for _, c := range commands {
 		fmt.Fprintf(out, "  %-10s %s\n", c.name, c.usage)
 	}
-}
-
-func newLog(c config, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: c.logLevel}
-	if c.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 // self is this program's own file. The plugin lies beside it.

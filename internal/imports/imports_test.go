@@ -1,8 +1,8 @@
 // Package imports holds the repository to its import directions:
 //
 //	plugin → plugin/settings → plugin/redirect → internal/contract → nothing
-//	proxy, echo-server → internal/contract
-//	install → plugin/settings, plugin/redirect, install/…
+//	proxy, echo-server → internal/contract, internal/flags
+//	install → the same, plugin/settings, plugin/redirect, install/…
 //
 // No program imports another, and package lab is for tests and the demo.
 package imports
@@ -25,17 +25,18 @@ var may = map[string][]string{
 	"internal/contract": {},
 	"internal/version":  {},
 	"internal/imports":  {},
+	"internal/flags":    {},
 	"internal/lab":      {},
 	"internal/demo":     {"internal/contract", "internal/lab"},
 	"plugin/redirect":   {"internal/contract"},
 	"plugin/settings":   {"internal/contract", "plugin/redirect"},
 	"plugin":            {"internal/contract", "internal/version", "plugin/redirect", "plugin/settings"},
-	"proxy":             {"internal/contract", "internal/version"},
-	"echo-server":       {"internal/contract", "internal/version"},
+	"proxy":             {"internal/contract", "internal/flags", "internal/version"},
+	"echo-server":       {"internal/contract", "internal/flags", "internal/version"},
 	"install/conflist":  {"internal/contract"},
 	"install/inject":    {"internal/contract"},
 	"install": {
-		"internal/contract", "internal/version", "plugin/redirect", "plugin/settings",
+		"internal/contract", "internal/flags", "internal/version", "plugin/redirect", "plugin/settings",
 		"install/conflist", "install/inject",
 	},
 	"integration": {},
