@@ -129,16 +129,23 @@ func connects(b *bench, s *site, f family) (values, error) {
 	return s.latencies("conns", r), err
 }
 
-// startUp replaces the proxy and waits until the new one is ready: it listens
-// or, where the listener was handed over, has a worker. The time includes that
-// of setpriv, which changes to the proxy's user.
+// startUp is the time from exec to ready: the proxy listens or, where the
+// listener was handed over, has a worker. The time includes that of setpriv,
+// which changes to the proxy's user.
 func startUp(_ *bench, s *site, _ family) (values, error) {
 	if s.proxy == nil {
 		return nil, nil
 	}
+	took, err := s.restart()
+	return values{"start": float64(took.Microseconds()) / 1e3}, err
+}
+
+// restart replaces the proxy by a new one and tells how long that took to be
+// ready.
+func (s *site) restart() (took time.Duration, err error) {
 	l, err := newListeners(s.net.Pod)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer l.close()
 	_ = s.process.Stop() // SIGTERM is an error to some
@@ -147,7 +154,7 @@ func startUp(_ *bench, s *site, _ family) (values, error) {
 		return !on, err
 	})
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	next := s.proxy(s)
 	ready := func() (bool, error) { return l.on(contract.ProxyPort) }
@@ -157,13 +164,17 @@ func startUp(_ *bench, s *site, _ family) (values, error) {
 	began := time.Now()
 	s.process = next.run(s)
 	err = until("the proxy is ready", ready)
-	return values{"start": float64(time.Since(began).Microseconds()) / 1e3}, err
+	return time.Since(began), err
 }
 
-// idle measures what connections cost that do nothing, and what remains of them.
+// idle measures what connections cost that do nothing, and what remains of
+// them, in a new proxy.
 func idle(b *bench, s *site, f family) (values, error) {
 	if s.proxy == nil {
 		return nil, nil
+	}
+	if _, err := s.restart(); err != nil {
+		return nil, err
 	}
 	before, err := s.usage()
 	if err != nil {

@@ -81,8 +81,8 @@ func newSite(t lab.TB, v variant, self, dir string) *site {
 		// each lets a namespace choose. Nothing is lost here, so they are alike.
 		ns.Sysctl("net.ipv4.tcp_congestion_control", "reno")
 	}
-	// No proxy dials from a port that a client may have: see perf's collisions
-	// in the README.
+	// No proxy dials from a port that a client may have: the two would collide,
+	// which is not what is measured.
 	s.net.Pod.Sysctl("net.ipv4.ip_local_port_range", "1024 32767")
 	if v.rules != nil {
 		check("program the pod", v.rules(s))
