@@ -29,9 +29,6 @@ func wired(t *testing.T) *lab.Net {
 	t.Helper()
 	lab.Need(t)
 	n := lab.NewNet(t)
-	for _, ns := range []*lab.NS{n.Client, n.Node, n.Pod} {
-		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
-	}
 	n.Wire()
 	return n
 }

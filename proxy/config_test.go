@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/flags"
 )
 
 func parse(args string, env map[string]string) (config, error) {
@@ -24,7 +25,7 @@ func parse(args string, env map[string]string) (config, error) {
 func TestConfig(t *testing.T) {
 	preset := config{
 		addr: netip.MustParseAddrPort("0.0.0.0:5000"), mode: contract.ModeNAT,
-		admin: netip.MustParseAddrPort("[::]:5001"), drain: 25 * time.Second, logFormat: "text",
+		admin: netip.MustParseAddrPort("[::]:5001"), drain: 25 * time.Second,
 	}
 	with := func(set func(*config)) config {
 		c := preset
@@ -37,7 +38,7 @@ func TestConfig(t *testing.T) {
 	}
 	fromEnv := config{
 		addr: netip.MustParseAddrPort("[::]:6000"), mode: contract.ModeTProxy,
-		admin: netip.MustParseAddrPort("127.0.0.1:6001"), drain: time.Minute, logLevel: slog.LevelDebug, logFormat: "json",
+		admin: netip.MustParseAddrPort("127.0.0.1:6001"), drain: time.Minute, log: flags.Log{Level: slog.LevelDebug, JSON: true},
 	}
 	for _, tt := range []struct {
 		name, args string
@@ -69,7 +70,7 @@ func TestConfig(t *testing.T) {
 }
 
 func TestConfigFaults(t *testing.T) {
-	const wantAddr = "want an IP address with a port of 1-65535, such as 0.0.0.0:5000, [fd00::1]:5000 or :5000"
+	const wantAddr = "want an IP address with a port of 1-65535, such as 0.0.0.0:80, [fd00::1]:80 or :80"
 	for _, tt := range []struct {
 		args string
 		env  map[string]string
@@ -81,8 +82,8 @@ func TestConfigFaults(t *testing.T) {
 		{"--addr :65536", nil, []string{`--addr ":65536": ` + wantAddr}},
 		{"--admin x", nil, []string{`--admin "x": ` + wantAddr}},
 		{"--mode proxy", nil, []string{`--mode "proxy": want nat or tproxy`}},
-		{"--drain -1s", nil, []string{`--drain "-1s": want a time such as 25s, 2m or 0s`}},
-		{"--drain 25", nil, []string{`--drain "25": want a time such as 25s, 2m or 0s`}},
+		{"--drain -1s", nil, []string{`--drain "-1s": want a time such as 25s, 500ms or 0s`}},
+		{"--drain 25", nil, []string{`--drain "25": want a time such as 25s, 500ms or 0s`}},
 		{"--log-level loud", nil, []string{`--log-level "loud": want debug, info, warn or error`}},
 		{"--log-format xml", nil, []string{`--log-format "xml": want text or json`}},
 		{"--addr :5001", nil, []string{`--addr and --admin are both on port 5001`}},
@@ -90,7 +91,7 @@ func TestConfigFaults(t *testing.T) {
 		{"--marks", nil, []string{"flag provided but not defined: -marks"}},
 		{"", map[string]string{"TPROXY_MODE": "proxy"}, []string{`TPROXY_MODE "proxy": want nat or tproxy`}},
 		{"--mode x --drain y", map[string]string{"TPROXY_ADDR": "z"}, []string{
-			`TPROXY_ADDR "z": ` + wantAddr, `--mode "x": want nat or tproxy`, `--drain "y": want a time such as 25s, 2m or 0s`,
+			`TPROXY_ADDR "z": ` + wantAddr, `--mode "x": want nat or tproxy`, `--drain "y": want a time such as 25s, 500ms or 0s`,
 		}},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
@@ -109,8 +110,8 @@ func TestUsage(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	for _, s := range settings {
-		if !strings.Contains(out.String(), s.env) || !strings.Contains(out.String(), "-"+s.flag+" ") {
-			t.Errorf("no %s or no %s in:\n%s", s.flag, s.env, out.String())
+		if !strings.Contains(out.String(), s.Env) || !strings.Contains(out.String(), "-"+s.Name) {
+			t.Errorf("no %s or no %s in:\n%s", s.Name, s.Env, out.String())
 		}
 	}
 }

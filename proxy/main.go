@@ -38,7 +38,7 @@ func run(args []string, getenv func(string) string, drop func() error, stdout, s
 		fmt.Fprintln(stdout, "tproxy-proxy", version.String())
 		return 0
 	}
-	log := newLog(c, stderr)
+	log := c.log.New(stderr)
 
 	// The first signal ends accepting, the second the running connections.
 	signals := make(chan os.Signal, 2)
@@ -92,12 +92,4 @@ func serve(ctx, kill context.Context, log *slog.Logger, c config, drop func() er
 		"uid", os.Getuid(), "files", files, "version", version.String())
 	p.serve(ctx, kill, c.drain)
 	return nil
-}
-
-func newLog(c config, w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: c.logLevel}
-	if c.logFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts))
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }

@@ -27,10 +27,6 @@ type pod struct {
 func bare(t *testing.T, mode string) *pod {
 	t.Helper()
 	p := &pod{Net: lab.NewNet(t), t: t, mode: mode}
-	for _, ns := range []*lab.NS{p.Node, p.Pod} {
-		// No neighbour could have the address: do not wait a second for it.
-		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
-	}
 	p.Wire()
 	return p
 }

@@ -206,6 +206,9 @@ func (ns *NS) Listen(network, address string) (net.Listener, error) {
 	return l, err
 }
 
+// waitDelay is for daemons whose children keep our pipe open after they ended.
+const waitDelay = 2 * time.Second
+
 // command is exec.CommandContext with the search of Look.
 func command(ctx context.Context, args ...string) *exec.Cmd {
 	path := args[0]
@@ -214,7 +217,6 @@ func command(ctx context.Context, args ...string) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(ctx, path, args[1:]...)
 	cmd.Args[0] = args[0]
-	// A daemon's children may keep our pipe open after it ended.
-	cmd.WaitDelay = 2 * time.Second
+	cmd.WaitDelay = waitDelay
 	return cmd
 }

@@ -91,6 +91,7 @@ func (ns *NS) StartCmd(cmd *exec.Cmd) *Proc {
 	if cmd.Stderr == nil {
 		cmd.Stderr = p.out
 	}
+	cmd.WaitDelay = waitDelay
 	if err := ns.Do(cmd.Start); err != nil {
 		ns.t.Fatalf("start %s in %s: %v", p.name, ns.name, err)
 	}
