@@ -9,6 +9,7 @@ LDFLAGS     := -s -w -X github.com/tproxy-cni/tproxy-cni/internal/version.Versio
 # without ./... below it: that would compile Kubernetes.
 MODULES     := internal/images k8s/test integration/bench
 ALL_MODULES := . $(MODULES) integration/cluster
+PKGS         = $$([ $$m = integration/cluster ] && echo . || echo ./...)
 
 export CGO_ENABLED = 0
 
@@ -31,12 +32,10 @@ test: race ## every test, on the real kernel
 race: ## the sidecar's tests once more, with the race detector
 	CGO_ENABLED=1 go test -race -count=1 -timeout 15m ./proxy/...
 
-lint: $(ALL_MODULES:%=lint@%) ## what a change must pass
-	@f="$$(bin/lint/gofumpt -l .)"; [ -z "$$f" ] || { echo "gofumpt would change: $$f"; exit 1; }
-
-lint@%:
+lint: ## what a change must pass
 	@go build -modfile=tools.mod -o bin/lint/ $(LINTERS)
-	cd $* && go mod tidy -diff && go vet $(if $(findstring cluster,$*),.,./...) && $(CURDIR)/bin/lint/staticcheck $(if $(findstring cluster,$*),.,./...)
+	@for m in $(ALL_MODULES); do echo "lint $$m"; (cd $$m && go mod tidy -diff && go vet $(PKGS) && $(CURDIR)/bin/lint/staticcheck $(PKGS)) || exit; done
+	@f="$$(bin/lint/gofumpt -l .)"; [ -z "$$f" ] || { echo "gofumpt would change: $$f"; exit 1; }
 
 fmt:
 	@go build -modfile=tools.mod -o bin/lint/ $(LINTERS) && bin/lint/gofumpt -w .

@@ -63,8 +63,8 @@ var (
 	// arpSaddr is the sender's address in ARP for IPv4 over Ethernet.
 	arpSaddr = field{expr.PayloadBaseNetworkHeader, 14, 4}
 
-	dport  = field{expr.PayloadBaseTransportHeader, 2, 2}
-	flags  = field{expr.PayloadBaseTransportHeader, 13, 1}
+	dport = field{expr.PayloadBaseTransportHeader, 2, 2}
+	flags = field{expr.PayloadBaseTransportHeader, 13, 1}
 
 	// etherType is the frame's own, where meta protocol is what its sender
 	// claims.
