@@ -25,8 +25,10 @@ func greetings(client, out string) map[string]greeting {
 	for line := range strings.Lines(out) {
 		f := strings.Fields(line)
 		if len(f) == 5 && f[1] != "error" {
-			all[f[0]] = greeting{target: f[0], clientName: client, client: netip.MustParseAddrPort(f[1]), seen: netip.MustParseAddrPort(f[2]),
-				servedAt: netip.MustParseAddrPort(f[3]), servedBy: f[4]}
+			all[f[0]] = greeting{
+				target: f[0], clientName: client, client: netip.MustParseAddrPort(f[1]), seen: netip.MustParseAddrPort(f[2]),
+				servedAt: netip.MustParseAddrPort(f[3]), servedBy: f[4],
+			}
 		} else if len(f) > 0 {
 			all[f[0]] = greeting{target: f[0], clientName: client, err: strings.TrimSpace(line)}
 		}

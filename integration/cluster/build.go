@@ -21,10 +21,12 @@ var programs = []struct {
 	cgo       bool
 	links     []string // other names of the same program
 }{
-	{name: "hyper", pkg: "./hyper", flags: []string{"-ldflags=-s -w " +
-		"-X k8s.io/component-base/version.gitVersion=" + kubernetes + " -X k8s.io/component-base/version.gitMajor=1 " +
-		"-X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitTreeState=clean"},
-		links: []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}},
+	{
+		name: "hyper", pkg: "./hyper", flags: []string{"-ldflags=-s -w " +
+			"-X k8s.io/component-base/version.gitVersion=" + kubernetes + " -X k8s.io/component-base/version.gitMajor=1 " +
+			"-X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitTreeState=clean"},
+		links: []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"},
+	},
 	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", flags: []string{"-tags=no_btrfs,no_zfs,no_devmapper", strip}},
 	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", flags: []string{strip}},
 	{name: "ctr", pkg: "github.com/containerd/containerd/v2/cmd/ctr", flags: []string{strip}},

@@ -21,8 +21,10 @@ func daemons(n int) [][]string {
 	list := [][]string{
 		{"base-cni"},
 		{"containerd", "--config", conf("containerd.toml")},
-		{"kubelet", "--config", conf("kubelet.yaml"), "--kubeconfig", pkiDir + "/" + node + ".conf", "--hostname-override", node,
-			"--node-ip", nodeIP(n) + "," + nodeIP6(n)},
+		{
+			"kubelet", "--config", conf("kubelet.yaml"), "--kubeconfig", pkiDir + "/" + node + ".conf", "--hostname-override", node,
+			"--node-ip", nodeIP(n) + "," + nodeIP6(n),
+		},
 		{"kube-proxy", "--config", conf("kube-proxy.yaml")},
 	}
 	if n != 1 {
@@ -30,18 +32,24 @@ func daemons(n int) [][]string {
 	}
 	controllers, scheduler := pkiDir+"/controller-manager.conf", pkiDir+"/scheduler.conf"
 	return append(list, []string{"etcd", "--data-dir", runDir + "/etcd", "--log-level", "warn", "--unsafe-no-fsync"},
-		[]string{"kube-apiserver", "--etcd-servers", "http://127.0.0.1:2379", "--secure-port", apiPort, "--advertise-address", nodeIP(1),
+		[]string{
+			"kube-apiserver", "--etcd-servers", "http://127.0.0.1:2379", "--secure-port", apiPort, "--advertise-address", nodeIP(1),
 			"--service-cluster-ip-range", serviceNet, "--allow-privileged", "--authorization-mode", "Node,RBAC",
 			"--enable-admission-plugins", "NodeRestriction", "--token-auth-file", pkiDir + "/tokens.csv",
 			"--tls-cert-file", pkiDir + "/api.crt", "--tls-private-key-file", pkiDir + "/api.key", "--client-ca-file", pkiDir + "/ca.crt",
 			"--kubelet-client-certificate", pkiDir + "/api.crt", "--kubelet-client-key", pkiDir + "/api.key",
 			"--kubelet-preferred-address-types", "InternalIP", "--service-account-issuer", "https://kubernetes.default.svc",
-			"--service-account-key-file", pkiDir + "/api.key", "--service-account-signing-key-file", pkiDir + "/api.key"},
-		[]string{"kube-controller-manager", "--kubeconfig", controllers, "--authentication-kubeconfig", controllers, "--authorization-kubeconfig", controllers,
+			"--service-account-key-file", pkiDir + "/api.key", "--service-account-signing-key-file", pkiDir + "/api.key",
+		},
+		[]string{
+			"kube-controller-manager", "--kubeconfig", controllers, "--authentication-kubeconfig", controllers, "--authorization-kubeconfig", controllers,
 			"--root-ca-file", pkiDir + "/ca.crt", "--service-account-private-key-file", pkiDir + "/api.key",
-			"--use-service-account-credentials", "--leader-elect=false"},
-		[]string{"kube-scheduler", "--kubeconfig", scheduler, "--authentication-kubeconfig", scheduler, "--authorization-kubeconfig", scheduler,
-			"--leader-elect=false"},
+			"--use-service-account-credentials", "--leader-elect=false",
+		},
+		[]string{
+			"kube-scheduler", "--kubeconfig", scheduler, "--authentication-kubeconfig", scheduler, "--authorization-kubeconfig", scheduler,
+			"--leader-elect=false",
+		},
 	)
 }
 

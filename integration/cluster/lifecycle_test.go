@@ -19,8 +19,10 @@ func TestProbes(t *testing.T) {
 	for _, mode := range modes {
 		objects = append(objects,
 			pod{name: "http-" + mode, mode: mode, image: "test/agnhost:1", args: []string{"netexec", "--http-port=8081", "--udp-port=-1"}, container: good}.yaml(t),
-			pod{name: "grpc-" + mode, mode: mode, image: "test/agnhost:1", args: []string{"grpc-health-checking", "--port=9000"},
-				container: `livenessProbe: {grpc: {port: 9000}}, readinessProbe: {grpc: {port: 9000}, periodSeconds: 1}`}.yaml(t),
+			pod{
+				name: "grpc-" + mode, mode: mode, image: "test/agnhost:1", args: []string{"grpc-health-checking", "--port=9000"},
+				container: `livenessProbe: {grpc: {port: 9000}}, readinessProbe: {grpc: {port: 9000}, periodSeconds: 1}`,
+			}.yaml(t),
 			// nothing listens on 9: a proxy that accepts before it knows would
 			// make this one ready
 			pod{name: "bad-" + mode, mode: mode, args: []string{"serve", ":8080"}, container: "readinessProbe: {tcpSocket: {port: 9}, periodSeconds: 1}"}.yaml(t),

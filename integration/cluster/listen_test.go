@@ -27,8 +27,10 @@ func TestListeners(t *testing.T) {
 	var objects, names []string
 	for _, k := range kinds {
 		for _, mode := range append([]string{"plain"}, modes...) {
-			p := pod{name: k.name + "-" + mode, node: 1, mode: strings.TrimPrefix(mode, "plain"),
-				args: append([]string{"serve"}, k.args...), container: k.container, spec: k.spec}
+			p := pod{
+				name: k.name + "-" + mode, node: 1, mode: strings.TrimPrefix(mode, "plain"),
+				args: append([]string{"serve"}, k.args...), container: k.container, spec: k.spec,
+			}
 			objects, names = append(objects, p.yaml(t)), append(names, p.name)
 		}
 	}

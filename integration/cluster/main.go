@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-const usage = "usage: cluster up [kubeadm|k3s] | down | nx N COMMAND..."
+const usage = "usage: cluster up [kubeadm|k3s] | down | nx N COMMAND [ARGUMENT]"
 
 // run does one verb, or is one of the programs that nodes have under other
 // names. What the usage leaves out is for the processes that up starts.

@@ -41,8 +41,10 @@ func installByHand() error {
 		if strings.Contains(text, "tproxy-cni") {
 			continue
 		}
-		list["plugins"] = append(list["plugins"].([]any), map[string]any{"type": "tproxy-cni",
-			"capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true}})
+		list["plugins"] = append(list["plugins"].([]any), map[string]any{
+			"type":         "tproxy-cni",
+			"capabilities": map[string]bool{"io.kubernetes.cri.pod-annotations": true},
+		})
 		out, _ := json.MarshalIndent(list, "", "  ")
 		if _, err := nx(string(out), "sh", "-c", "cat > "+path+".new && mv "+path+".new "+path); err != nil {
 			return err

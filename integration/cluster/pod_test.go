@@ -25,8 +25,10 @@ type pod struct {
 
 // server is a pod that serves on port 8080 of both families.
 func server(name string, node int, mode string) pod {
-	return pod{name: name, node: node, mode: mode, args: []string{"serve", ":8080"},
-		container: "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"}
+	return pod{
+		name: name, node: node, mode: mode, args: []string{"serve", ":8080"},
+		container: "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}",
+	}
 }
 
 func (p pod) yaml(t *testing.T) string {

@@ -65,3 +65,65 @@ func uninstall(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestSameSecond makes pods and installs the plugin at the same time. A pod
+// that was earlier than the plugin is not ready and its application is not
+// started: it is never reached past the sidecar. The installer that repairs
+// then gives it what it lacks.
+func TestSameSecond(t *testing.T) {
+	ns := newNamespace(t)
+	ns.apply(pod{name: "client", node: 2}.yaml(t))
+	ns.ready("client")
+	d, err := theDistro()
+	if err != nil {
+		t.Fatal(err)
+	}
+	uninstall(t)
+
+	var names []string
+	early := func(i int) {
+		var pods []string
+		for _, mode := range modes {
+			p := server(fmt.Sprintf("%s-%d", mode, i), 1, mode)
+			pods, names = append(pods, p.yaml(t)), append(names, p.name)
+		}
+		ns.apply(pods...)
+	}
+	early(0)
+	if err := kubectl("apply", "-k", manifests("install", d.name)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		early(i + 1)
+	}
+	if err := installed(); err != nil {
+		t.Fatal(err)
+	}
+	late := 0
+	for _, name := range names {
+		await(t, time.Minute, name, func() error {
+			out := ns.kubectl("get", "pod", name, "-o", `jsonpath={.status.initContainerStatuses[0].ready} {.status.containerStatuses[0].started} {.status.conditions[?(@.type=="Ready")].status}`)
+			log, _ := ns.try("logs", name, "-c", "tproxy-proxy")
+			switch {
+			case out == "true true True":
+				reaches(t, ns, "client", name)
+				return nil
+			case out == "false false False" && strings.Contains(log, "not ready: connections to this pod are not intercepted"):
+				late++
+				return nil
+			default:
+				return fmt.Errorf("sidecar ready, application started, pod ready: %s; the sidecar's log:\n%s", out, log)
+			}
+		})
+	}
+	t.Logf("%d of %d pods were earlier than the plugin", late, len(names))
+
+	if err := kubectl("apply", "-k", manifests("repair", d.name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := installed(); err != nil {
+		t.Fatal(err)
+	}
+	ns.ready(names...)
+	reaches(t, ns, "client", names...)
+}
