@@ -147,9 +147,13 @@ func (p *play) ended(t *testing.T, status int) {
 	if p.net == "" {
 		t.Error("never saw the CNI network")
 	}
-	if err := syscall.Kill(-p.cmd.Process.Pid, 0); !errors.Is(err, syscall.ESRCH) {
-		t.Errorf("processes are left: %v", err)
-	}
+	// What the terminal's signal ended is init's to collect, in its own time.
+	lab.Eventually(t, "no process is left", func() error {
+		if err := syscall.Kill(-p.cmd.Process.Pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill: %v", err)
+		}
+		return nil
+	})
 }
 
 // TestDemo: all that a visitor is promised.
