@@ -31,6 +31,11 @@ func node(n int, _ []string) error {
 // mounts gives the node its own /run, and its own changes to /etc, /opt and
 // /var. Nothing of it is seen outside, and all of it goes with the node.
 func mounts(n int) error {
+	// First of all: /run/netns is a shared mount, and what is unmounted here
+	// would be unmounted on the machine.
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return os.NewSyscallError("mount", err)
+	}
 	// The machine's network namespaces must not live as long as the node.
 	_ = syscall.Unmount("/run/netns", syscall.MNT_DETACH)
 
@@ -48,10 +53,12 @@ func mounts(n int) error {
 		flags              uintptr
 		data               string
 	}{
-		{"", "/", "", syscall.MS_REC | syscall.MS_PRIVATE, ""},
 		{"proc", "/proc", "proc", 0, ""},
 		{"sysfs", "/sys", "sysfs", 0, ""},
 		{"tmpfs", "/run", "tmpfs", 0, "mode=755"},
+		// A user namespace may have a /proc only where a whole one is in sight,
+		// and on the first some files will be covered.
+		{"proc", "/run/proc", "proc", 0, ""},
 		{"etc", "/etc", "overlay", 0, overlay("etc")},
 		{"opt", "/opt", "overlay", 0, overlay("opt")},
 		{"var", "/var", "overlay", 0, overlay("var")},
