@@ -27,10 +27,10 @@ demo: build upstream ## a client's address and port arrive at an application: bo
 
 test: race ## every test, on the real kernel
 	@for m in $(MODULES); do (cd $$m && go test -count=1 ./...) || exit; done
-	go test -count=1 -timeout 20m ./...
+	go test -count=1 -p 4 -timeout 20m $$(go list ./... | grep -v /proxy$$)
 
-race: ## the sidecar's tests once more, with the race detector
-	CGO_ENABLED=1 go test -race -count=1 -timeout 15m ./proxy/...
+race: ## the sidecar's tests, with the race detector
+	CGO_ENABLED=1 go test -race -count=1 -timeout 15m ./proxy
 
 lint: ## what a change must pass
 	@go build -modfile=tools.mod -o bin/lint/ $(LINTERS)
