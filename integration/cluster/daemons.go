@@ -59,7 +59,7 @@ func configure(n int) error {
 	if err != nil {
 		return err
 	}
-	fill := strings.NewReplacer("@bin@", binDir, "@confDir@", d.confDir, "@binDir@", d.binDir, "@pki@", pkiDir,
+	fill := strings.NewReplacer("@bin@", binDir, "@confDir@", d.confDir, "@binDir@", d.binDir, "@containerd@", d.containerd, "@pki@", pkiDir,
 		"@podNet@", podNet, "@node@", fmt.Sprintf("node%d", n))
 	for name, text := range map[string]string{
 		"containerd.toml": containerdConf, "kubelet.yaml": kubeletConf, "kube-proxy.yaml": proxyConf,
@@ -73,10 +73,10 @@ func configure(n int) error {
 
 const containerdConf = `version = 3
 root = '/var/lib/containerd'
-state = '/run/containerd'
+state = '@containerd@'
 
 [grpc]
-  address = '/run/containerd/containerd.sock'
+  address = '@containerd@/containerd.sock'
 
 [metrics]
   address = '127.0.0.1:1338'
@@ -100,7 +100,7 @@ state = '/run/containerd'
 
 const kubeletConf = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+containerRuntimeEndpoint: unix://@containerd@/containerd.sock
 failCgroupV1: false
 cgroupDriver: cgroupfs
 cgroupRoot: /

@@ -17,6 +17,7 @@ import (
 type distro struct {
 	name            string
 	confDir, binDir string
+	containerd      string // the folder of its socket
 
 	list string // the name of the network's list
 	text string // its content; @n@ is the node's number
@@ -30,7 +31,7 @@ var distros = map[string]distro{
 	// As kind's network, kindnet, writes it.
 	"kubeadm": {
 		name:    "kubeadm",
-		confDir: "/etc/cni/net.d", binDir: "/opt/cni/bin",
+		confDir: "/etc/cni/net.d", binDir: "/opt/cni/bin", containerd: "/run/containerd",
 		list: "10-kindnet.conflist",
 		text: `
 {
@@ -69,7 +70,7 @@ var distros = map[string]distro{
 	// As k3s writes it for its flannel.
 	"k3s": {
 		name:    "k3s",
-		confDir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", binDir: "/var/lib/rancher/k3s/data/cni",
+		confDir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", binDir: "/var/lib/rancher/k3s/data/cni", containerd: "/run/k3s/containerd",
 		list: "10-flannel.conflist", inPlace: true,
 		text: `{
   "name":"cbr0",

@@ -206,7 +206,12 @@ func enter(n int, args []string) error {
 	if err != nil {
 		return err
 	}
+	d, err := theDistro()
+	if err != nil {
+		return err
+	}
 	os.Setenv("PATH", binDir+":"+os.Getenv("PATH"))
+	os.Setenv("CONTAINERD_ADDRESS", d.containerd+"/containerd.sock") // for ctr
 	return join(n, append([]string{"nsenter", "-t", fmt.Sprint(pid), "-m", "-n", "-p", "-u", "-i", "-C", "--"}, args...))
 }
 

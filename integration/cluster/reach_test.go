@@ -30,35 +30,27 @@ func reaches(t *testing.T, ns *namespace, client string, servers ...string) {
 		if g.seen.Addr() != g.client.Addr() {
 			t.Errorf("%s to %s: the application saw %s, the client is %s", client, server, g.seen, g.client)
 		}
-		await(t, 5*time.Second, "relayed", func() error {
-			if sockets := ns.sockets(server); !strings.Contains(sockets, from(g.client.Addr())) {
-				return fmt.Errorf("%s has no socket whose own address is the client's, %s: the sidecar was passed by\n%s", server, g.client, sockets)
+		await(t, 10*time.Second, "relayed", func() error {
+			if log, want := ns.relayed(server), from(g.client.Addr())+fmt.Sprint(g.client.Port())+" "; !strings.Contains(log, want) {
+				return fmt.Errorf("the sidecar of %s was passed by: no %q in its log\n%s", server, want, log)
 			}
 			return nil
 		})
 	}
 }
 
-// from is how a socket's own address looks in [namespace.sockets].
-func from(a netip.Addr) string { return " " + net.JoinHostPort(a.String(), "") }
-
-// sockets lists the TCP sockets in a pod's network by their own addresses,
-// also those in TIME_WAIT. Only a sidecar has one whose own address is a
-// client's, and in nat mode nothing else tells a relayed connection.
-func (ns *namespace) sockets(pod string) string {
+// relayed is the sidecar's log, which has a line for each connection once it
+// has ended. In nat mode the application cannot tell a relayed connection from
+// one that came directly.
+func (ns *namespace) relayed(pod string) string {
 	ns.t.Helper()
-	node, pid := ns.process(pod, "")
-	var own []string
-	for line := range strings.Lines(onNodeRun(ns.t, node, "nsenter", "-t", pid, "-n", "ss", "-Htan")) {
-		if f := strings.Fields(line); len(f) > 3 {
-			own = append(own, " "+f[3]+" "+f[0])
-		}
-	}
-	return strings.Join(own, "\n")
+	return ns.kubectl("logs", pod, "-c", "tproxy-proxy", "--tail=-1")
 }
 
-// process finds a pod's node, and on it the pid of a process of the pod; "" is
-// any.
+// from is how a client's address, up to its port, looks there.
+func from(a netip.Addr) string { return "msg=connection client=" + net.JoinHostPort(a.String(), "") }
+
+// process finds a pod's node, and on it the pid of a program of the pod.
 func (ns *namespace) process(pod, name string) (node int, pid string) {
 	ns.t.Helper()
 	var uid string
@@ -67,7 +59,7 @@ func (ns *namespace) process(pod, name string) (node int, pid string) {
 		ns.t.Fatalf("%q: %v", out, err)
 	}
 	out = onNodeRun(ns.t, node, "sh", "-c", `for p in /proc/[0-9]*; do
-		grep -qs `+uid+` $p/cgroup && { [ -z "`+name+`" ] || [ "$(cat $p/comm)" = "`+name+`" ]; } && echo ${p#/proc/} && break
+		grep -qs `+uid+` $p/cgroup && [ "$(cat $p/comm)" = `+name+` ] && echo ${p#/proc/} && break
 	done; true`)
 	if pid = strings.TrimSpace(out); pid == "" {
 		ns.t.Fatalf("pod %s has no process %s on node %d", pod, name, node)

@@ -146,8 +146,9 @@ func startNode(n int) error {
 		return err
 	}
 	inLAN := fmt.Sprintf("nsenter -t %d -n ip link", lan)
+	// Booted again, a node has the hardware address that its neighbours know.
 	_ = shell(fmt.Sprintf("%s del n%d", inLAN, n)) // of a node that has just ended
-	return shell(fmt.Sprintf("%s add n%d type veth peer name eth0 netns %d", inLAN, n, pid),
+	return shell(fmt.Sprintf("%s add n%d type veth peer name eth0 address 02:00:ac:1e:00:%02d netns %d", inLAN, n, n, pid),
 		fmt.Sprintf("%s set n%d master br0 up", inLAN, n))
 }
 
