@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	shortConnections = 60_000 // of each family, in each mode
+	shortConnections = 60_000 // over IPv4, in each mode; over IPv6 a sixth of it
 	shortWorkers     = 8
 	shortPort        = 32_768 // the first of the client's ports, as Linux has it
 	shortPorts       = 28_000

@@ -1,8 +1,10 @@
 package redirect
 
 import (
+	"errors"
 	"net/netip"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,6 +38,13 @@ func newPod(t *testing.T) *lab.NS {
 	pod.Run("ip", "-6", "addr", "flush", "dev", "eth0")
 	pod.Addr("eth0", "10.1.0.2/24", "fd00:1::2/64")
 	pod.Route("default", "10.1.0.1")
+	// The kernel adds the address' own route in its own time.
+	lab.Eventually(t, "the IPv6 address is there", func() error {
+		if out := pod.Run("ip", "-6", "route", "show", "table", "local"); !strings.Contains(out, "local fd00:1::2 ") {
+			return errors.New(out)
+		}
+		return nil
+	})
 	return pod
 }
 
