@@ -156,10 +156,21 @@ func (p *play) ended(t *testing.T, status int) {
 	})
 }
 
-// TestDemo: all that a visitor is promised.
+// row is a line of the table without the addresses and ports, which differ from
+// run to run and which the demo compares itself; empty for another line.
+func row(line string) string {
+	f := strings.Fields(line)
+	if len(f) < 7 || !strings.HasPrefix(f[1], "IPv") {
+		return ""
+	}
+	f[3], f[4] = "client", "saw"
+	return strings.Join(f, " ")
+}
+
+// TestDemo: all that a visitor is promised, and README shows.
 func TestDemo(t *testing.T) {
 	p := start(t)
-	var rows, processes []string
+	var table, processes []string
 	var all strings.Builder
 	p.until(t, "application saw")
 	for p.lines.Scan() {
@@ -167,9 +178,8 @@ func TestDemo(t *testing.T) {
 		fmt.Fprintln(&all, line)
 		f := strings.Fields(line)
 		switch {
-		case len(f) > 6 && strings.HasPrefix(f[1], "IPv"):
-			f[3], f[4] = "client", "saw" // differ from run to run; the demo compares them
-			rows = append(rows, strings.Join(f, " "))
+		case row(line) != "":
+			table = append(table, row(line))
 		case strings.HasPrefix(line, "  tproxy-proxy "), strings.HasPrefix(line, "  socat "):
 			processes = append(processes, strings.Join(f, " "))
 		}
@@ -181,8 +191,21 @@ func TestDemo(t *testing.T) {
 			want = append(want, fmt.Sprintf(exact, how+" client saw"))
 		}
 	}
-	if d := cmp.Diff(want, rows); d != "" {
+	if d := cmp.Diff(want, table); d != "" {
 		t.Error(d)
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown []string
+	for line := range strings.Lines(string(readme)) {
+		if r := row(line); r != "" {
+			shown = append(shown, r)
+		}
+	}
+	if d := cmp.Diff(want, shown); d != "" {
+		t.Errorf("README shows another table: %s", d)
 	}
 	if d := cmp.Diff([]string{
 		"tproxy-proxy --mode nat 7089 none none none 1",
