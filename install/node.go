@@ -64,6 +64,7 @@ func (n *node) install(ctx context.Context) (o outcome, err error) {
 func (n *node) uninstall(ctx context.Context, keep bool) (o outcome, err error) {
 	err = n.locked(ctx, func() error {
 		err := n.apply(&o, func(files []configFile) plan { return planUninstall(files, time.Now()) })
+		o.notes = append(o.notes, n.setAside()...)
 		if err != nil || keep {
 			return err
 		}
@@ -77,6 +78,18 @@ func (n *node) uninstall(ctx context.Context, keep bool) (o outcome, err error) 
 		return nil
 	})
 	return o, err
+}
+
+// setAside are notes on configurations that name our program and that no
+// runtime loads now: Cilium's cni.exclusive renames others' lists so.
+func (n *node) setAside() (notes []string) {
+	paths, _ := filepath.Glob(filepath.Join(n.confDir, "*.cilium_bak"))
+	for _, path := range paths {
+		if data, err := os.ReadFile(path); err == nil && namesOurs.Match(data) {
+			notes = append(notes, filepath.Base(path)+" has our entry: take it out before anybody puts that file back")
+		}
+	}
+	return notes
 }
 
 // locked calls f while no other installer works on this node.

@@ -337,3 +337,32 @@ func TestBrokenOriginal(t *testing.T) {
 		t.Errorf("after uninstall plugins are %q", got)
 	}
 }
+
+// TestNamedElsewhere: while a configuration that is not ours to edit names the
+// program, uninstall says so and leaves the program there.
+func TestNamedElsewhere(t *testing.T) {
+	const delegate = `{"name":"m","cniVersion":"1.0.0","type":"multus","delegates":[{"name":"n","plugins":[{"type":"ptp"},{"type": "tproxy-cni"}]}]}`
+	for name, data := range map[string]string{
+		"00-multus.conf":     delegate,
+		"00-multus.json":     delegate,
+		"00-multus.conflist": `{"name":"m","cniVersion":"1.0.0","plugins":[` + delegate + `]}`,
+		"10-alone.conflist":  `{"name":"m","cniVersion":"1.0.0","plugins":[{"type":"tproxy-cni"}]}`,
+	} {
+		n := newTestNode(t, "10-flannel.conflist")
+		_, err := n.node().install(context.Background())
+		must(t, err)
+		n.writeConf(name, data)
+		_, err = n.node().uninstall(context.Background(), false)
+		if err == nil || !strings.Contains(err.Error(), name+" still names tproxy-cni") {
+			t.Errorf("%s: error is %v", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(n.binDir, contract.PluginType)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		must(t, os.Rename(filepath.Join(n.confDir, name), filepath.Join(n.confDir, name+".cilium_bak")))
+		o, err := n.node().uninstall(context.Background(), false)
+		if err != nil || len(o.notes) != 1 || !strings.Contains(o.notes[0], name+".cilium_bak has our entry") {
+			t.Errorf("%s set aside: notes %q, error %v", name, o.notes, err)
+		}
+	}
+}

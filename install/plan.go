@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -211,26 +212,38 @@ func planUninstall(files []configFile, now time.Time) (p plan) {
 		// would have no network.
 		switch {
 		case err != nil:
-			p.unread(f, err, now)
+			p.unread(f, now)
 		case l.Has():
-			data, err := conflist.Remove(f.data)
-			if err != nil {
-				p.waiting = errors.Join(p.waiting, fmt.Errorf("%s: %w", f.name, err))
-				continue
+			if data, err := conflist.Remove(f.data); err == nil {
+				p.changes = append(p.changes, change{name: f.name, old: f.data, new: data, why: "uninstalled", like: f.name})
 			}
-			p.changes = append(p.changes, change{name: f.name, old: f.data, new: data, why: "uninstalled", like: f.name})
 		}
 	}
+	p.named(files)
 	return p
+}
+
+var namesOurs = regexp.MustCompile(`"type"\s*:\s*"` + contract.PluginType + `"`)
+
+// named waits while a configuration that stays names our program, as Multus
+// writes others' plugins into its delegates: without it every pod would fail.
+func (p *plan) named(files []configFile) {
+	for _, f := range files {
+		if i := slices.IndexFunc(p.changes, func(ch change) bool { return ch.name == f.name }); i >= 0 {
+			f.data = p.changes[i].new
+		}
+		if loadable(f) == nil && namesOurs.Match(f.data) {
+			p.waiting = errors.Join(p.waiting, fmt.Errorf(
+				"%s still names %s, alone or in a delegate: its owner has to write it anew", f.name, contract.PluginType))
+		}
+	}
 }
 
 // unread is a list that we cannot edit. One that no runtime loads does no
 // harm, once it is clear that nobody is just writing it.
-func (p *plan) unread(f configFile, err error, now time.Time) {
+func (p *plan) unread(f configFile, now time.Time) {
 	invalid := loadable(f)
 	switch {
-	case invalid == nil && strings.Contains(string(f.data), `"`+contract.PluginType+`"`):
-		p.waiting = errors.Join(p.waiting, fmt.Errorf("%s: %w: take our entry out by hand", f.name, err))
 	case invalid != nil && now.Sub(f.modified) < settle:
 		p.waiting = errors.Join(p.waiting, fmt.Errorf("%s is invalid (%w): waiting for whoever is writing it", f.name, invalid))
 	case invalid != nil:
