@@ -25,6 +25,7 @@ type config struct {
 	confDir, binDir string
 	once            bool
 	keepBinary      bool
+	morePluginDirs  bool
 	listen          string // where health and metrics are answered
 	preflight       bool
 	repair          bool
@@ -70,6 +71,8 @@ var options = slices.Concat(
 			flags.Boolean(func(c *config) *bool { return &c.keepBinary })),
 	),
 	of(onInstall,
+		opt("more-plugin-dirs", "false", "the runtime has plugins in directories besides --cni-bin-dir, so that the network's own may be elsewhere",
+			flags.Boolean(func(c *config) *bool { return &c.morePluginDirs })),
 		opt("preflight", "true", "find out at start what this kernel lacks",
 			flags.Boolean(func(c *config) *bool { return &c.preflight })),
 		opt("repair", "false", "program annotated pods that started without the plugin; needs --cri-socket and a privileged container",

@@ -26,7 +26,7 @@ func newNode(w world, c config) (*node, error) {
 		return nil, err
 	}
 	n := &node{
-		disk: disk{w.before}, confDir: c.confDir,
+		disk: disk{w.before}, confDir: c.confDir, morePluginDirs: c.morePluginDirs,
 		plugin: binary{source: filepath.Join(dir, contract.PluginType), dir: c.binDir},
 	}
 	n.entry, err = settings.NewEntry(c.settings)

@@ -73,6 +73,22 @@ exit
 	return append([]byte(script), bytes.Repeat([]byte("x"), pad)...)
 }
 
+// basePlugins are those that make pods' interfaces in the tests'
+// configurations; only their names matter.
+var basePlugins = []string{
+	"a", "aws-cni", "bridge", "calico", "cilium-cni", "flannel", "multus", "ptp", "weave-net",
+}
+
+// programs is what the bin dir has besides them.
+func (n *theNode) programs() map[string]string {
+	n.t.Helper()
+	files := tree(n.t, n.binDir)
+	for _, name := range basePlugins {
+		delete(files, name)
+	}
+	return files
+}
+
 // newTestNode has the named files of testdata as the cluster's configurations.
 func newTestNode(t *testing.T, names ...string) *theNode {
 	t.Helper()
@@ -88,6 +104,9 @@ func newTestNode(t *testing.T, names ...string) *theNode {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
 		must(t, err)
 		n.writeConf(name, string(data))
+	}
+	for _, name := range basePlugins {
+		must(t, os.WriteFile(filepath.Join(n.binDir, name), nil, 0o755))
 	}
 	n.upgrade("v1")
 	var err error

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -17,6 +19,9 @@ type node struct {
 	confDir string
 	plugin  binary
 	entry   []byte // our object in the conflist
+
+	// The runtime looks for plugins in other directories, too.
+	morePluginDirs bool
 }
 
 // outcome is what was found and done.
@@ -54,7 +59,7 @@ func (n *node) install(ctx context.Context) (o outcome, err error) {
 			return trouble{atBinary, err}
 		}
 		return n.apply(&o, func(files []configFile) plan {
-			return planInstall(files, n.entry, n.plugin.supported, time.Now())
+			return planInstall(files, n.entry, n.fits, time.Now())
 		})
 	})
 	return o, err
@@ -78,6 +83,23 @@ func (n *node) uninstall(ctx context.Context, keep bool) (o outcome, err error) 
 		return nil
 	})
 	return o, err
+}
+
+// fits keeps our entry out of a list in whose version it would refuse every
+// pod, and out of one whose runtime would not find our program, because it
+// looks elsewhere. A list without a version has the specification's first one.
+func (n *node) fits(name, version, first string) error {
+	if version == "" {
+		version = "0.1.0"
+	}
+	if !slices.Contains(n.plugin.supported, version) {
+		return fmt.Errorf("%s has cniVersion %s, the plugin speaks %s: raise it there", name, version, strings.Join(n.plugin.supported, ", "))
+	}
+	// Not Stat: what is a link there may lead nowhere in our container.
+	if _, err := os.Lstat(filepath.Join(n.plugin.dir, first)); err != nil && !n.morePluginDirs {
+		return fmt.Errorf("%s: its plugin %q is not in %s: is --cni-bin-dir the runtime's? (--more-plugin-dirs if it is one of several)", name, first, n.plugin.dir)
+	}
+	return nil
 }
 
 // setAside are notes on configurations that name our program and that no

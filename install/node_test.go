@@ -73,7 +73,7 @@ func TestRoundTrip(t *testing.T) {
 			if diff := cmp.Diff(before, tree(t, n.confDir)); diff != "" {
 				t.Errorf("after uninstall (-before +after):\n%s", diff)
 			}
-			if left := tree(t, n.binDir); len(left) > 0 {
+			if left := n.programs(); len(left) > 0 {
 				t.Errorf("left in the bin dir: %v", left)
 			}
 			if o, err = n.node().uninstall(ctx, false); err != nil || len(o.patches) > 0 {
@@ -246,8 +246,15 @@ func TestRefusals(t *testing.T) {
 		{"too old", func(_ *testing.T, n *theNode) {
 			n.writeConf("10-a.conf", `{"name":"n","cniVersion":"0.2.0","type":"a"}`)
 		}, atWaiting, "10-a.conf has cniVersion 0.2.0, the plugin speaks 0.3.1"},
+		{"another bin dir", func(t *testing.T, n *theNode) {
+			n.writeConf("10-a.conflist", valid)
+			must(t, os.Remove(filepath.Join(n.binDir, "bridge")))
+		}, atWaiting, `10-a.conflist: its plugin "bridge" is not in `},
+		{"another bin dir, single", func(t *testing.T, n *theNode) {
+			n.writeConf("10-a.conf", `{"name":"n","cniVersion":"1.0.0","type":"elsewhere"}`)
+		}, atWaiting, `10-a.conf: its plugin "elsewhere" is not in `},
 		{"no directory", func(t *testing.T, n *theNode) { must(t, os.Remove(n.confDir)) }, atConfDir, "no such file or directory"},
-		{"no bin dir", func(t *testing.T, n *theNode) { must(t, os.Remove(n.binDir)) }, atBinary, "no such file or directory"},
+		{"no bin dir", func(t *testing.T, n *theNode) { must(t, os.RemoveAll(n.binDir)) }, atBinary, "no such file or directory"},
 		{
 			"directory for the binary", func(t *testing.T, n *theNode) { must(t, os.Mkdir(filepath.Join(n.binDir, "tproxy-cni"), 0o755)) },
 			atBinary, "is a directory: remove it",
@@ -363,6 +370,25 @@ func TestNamedElsewhere(t *testing.T) {
 		o, err := n.node().uninstall(context.Background(), false)
 		if err != nil || len(o.notes) != 1 || !strings.Contains(o.notes[0], name+".cilium_bak has our entry") {
 			t.Errorf("%s set aside: notes %q, error %v", name, o.notes, err)
+		}
+	}
+}
+
+// TestMorePluginDirs: where the runtime has several, the network's own plugin
+// may be in another; and it may be a link that leads nowhere in a container.
+func TestMorePluginDirs(t *testing.T) {
+	for name, change := range map[string]func(*theNode, *node){
+		"several": func(n *theNode, node *node) { node.morePluginDirs = true },
+		"link": func(n *theNode, _ *node) {
+			must(t, os.Symlink("/not/here/flannel", filepath.Join(n.binDir, "flannel")))
+		},
+	} {
+		n := newTestNode(t, "10-flannel.conflist")
+		must(t, os.Remove(filepath.Join(n.binDir, "flannel")))
+		node := n.node()
+		change(n, node)
+		if _, err := node.install(context.Background()); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -49,6 +49,10 @@ type change struct {
 	like     string // whose mode and owner a new file gets
 }
 
+// fits says why our entry must not get into the named file: version is its CNI
+// version, first the plugin that makes the interface.
+type fits func(name, version, first string) error
+
 // loadable tells whether libcni, and so every runtime, takes the file.
 func loadable(f configFile) error {
 	if f.err != nil {
@@ -84,9 +88,9 @@ func original(files []configFile, converted string) *configFile {
 }
 
 // planInstall decides how our entry gets into the configuration that runtimes
-// use: the first of files that is valid. supported are the CNI versions that
-// our plugin speaks.
-func planInstall(files []configFile, entry []byte, supported []string, now time.Time) (p plan) {
+// use: the first of files that is valid. fits says why our entry must not get
+// into it.
+func planInstall(files []configFile, entry []byte, fits fits, now time.Time) (p plan) {
 	target, notes, err := first(files, now)
 	p.notes = notes
 	keep := "" // the converted list that is right
@@ -94,10 +98,10 @@ func planInstall(files []configFile, entry []byte, supported []string, now time.
 	case err != nil:
 		p.waiting = err
 	case filepath.Ext(target.name) == ".conflist":
-		p.waiting = p.insert(*target, entry, supported)
+		p.waiting = p.insert(*target, entry, fits)
 	default:
 		keep = convertedName(target.name)
-		p.waiting = p.convert(*target, find(files, keep), entry, supported)
+		p.waiting = p.convert(*target, find(files, keep), entry, fits)
 	}
 	for _, f := range files {
 		if !isConverted(f.name) || f.name == keep {
@@ -135,12 +139,12 @@ func first(files []configFile, now time.Time) (*configFile, []string, error) {
 	return nil, nil, errors.New("no network configuration: the cluster's network plugin has not written one yet")
 }
 
-func (p *plan) insert(f configFile, entry []byte, supported []string) error {
+func (p *plan) insert(f configFile, entry []byte, fits fits) error {
 	l, err := conflist.Parse(f.data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.name, err)
 	}
-	if err := speaks(f.name, l.CNIVersion, supported); err != nil {
+	if err := fits(f.name, l.CNIVersion, l.First()); err != nil {
 		return err
 	}
 	fault := l.Check(entry)
@@ -154,7 +158,7 @@ func (p *plan) insert(f configFile, entry []byte, supported []string) error {
 	return nil
 }
 
-func (p *plan) convert(single configFile, have *configFile, entry []byte, supported []string) error {
+func (p *plan) convert(single configFile, have *configFile, entry []byte, fits fits) error {
 	c, err := conflist.ParseConf(single.data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", single.name, err)
@@ -162,7 +166,7 @@ func (p *plan) convert(single configFile, have *configFile, entry []byte, suppor
 	if c.Type == contract.PluginType {
 		return fmt.Errorf("%s: %w", single.name, conflist.ErrAlone)
 	}
-	if err := speaks(single.name, c.CNIVersion, supported); err != nil {
+	if err := fits(single.name, c.CNIVersion, c.Type); err != nil {
 		return err
 	}
 	p.list = convertedName(single.name)
@@ -179,18 +183,6 @@ func (p *plan) convert(single configFile, have *configFile, entry []byte, suppor
 	ch.new, err = conflist.Convert(single.data, entry)
 	p.changes = append(p.changes, ch)
 	return err
-}
-
-// speaks keeps our entry out of a list in whose version it would refuse every
-// pod. A list without a version has the specification's first one.
-func speaks(name, version string, supported []string) error {
-	if version == "" {
-		version = "0.1.0"
-	}
-	if slices.Contains(supported, version) {
-		return nil
-	}
-	return fmt.Errorf("%s has cniVersion %s, the plugin speaks %s: raise it there", name, version, strings.Join(supported, ", "))
 }
 
 // planUninstall takes our entry out of every list, and deletes those that we

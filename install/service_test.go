@@ -163,7 +163,7 @@ func TestService(t *testing.T) {
 	u := n.start("uninstall")
 	u.want("/readyz", 200, "uninstalled")
 	n.wantPlugins(base...)
-	if left := tree(t, n.binDir); len(left) > 0 {
+	if left := n.programs(); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 	// An installer of before, somewhere at its end, does it once more.
@@ -171,7 +171,7 @@ func TestService(t *testing.T) {
 	must(t, err)
 	n.wantPlugins(base...)
 	lab.Eventually(t, "binary gone", func() error {
-		if left := tree(t, n.binDir); len(left) > 0 {
+		if left := n.programs(); len(left) > 0 {
 			return fmt.Errorf("left: %d files", len(left))
 		}
 		return nil
