@@ -160,7 +160,7 @@ func serveRuntime(t *testing.T, r *fakeRuntime) string {
 	path := filepath.Join(t.TempDir(), "cri.sock")
 	ln, err := net.Listen("unix", path)
 	must(t, err)
-	s := grpc.NewServer()
+	s := grpc.NewServer(grpc.MaxSendMsgSize(16 << 20)) // containerd's
 	cri.RegisterRuntimeServiceServer(s, r)
 	go func() { _ = s.Serve(ln) }()
 	t.Cleanup(s.Stop)
@@ -305,6 +305,20 @@ func TestRepairWithoutRuntime(t *testing.T) {
 		}
 		return nil
 	})
+	s.stop()
+}
+
+// TestManyPods: the runtime's list is as long as the kubelet would take it.
+func TestManyPods(t *testing.T) {
+	fake := &fakeRuntime{}
+	annotations := map[string]string{"large": strings.Repeat("x", 200<<10), contract.AnnotationPrefix + "mode": "none"}
+	var pods []fakePod
+	for i := range 50 { // 10 MB
+		pods = append(pods, fakePod{name: fmt.Sprint(i), annotations: annotations})
+	}
+	fake.set(append(pods, fakePod{"last", "", map[string]string{contract.AnnotationPrefix + "mode": "nut"}, false})...)
+	s := newTestNode(t, "10-flannel.conflist").start("install", "--preflight=false", "--repair", "--cri-socket", serveRuntime(t, fake))
+	s.want("/metrics", 200, `tproxy_install_pods_repaired_total{result="failed"} 1`)
 	s.stop()
 }
 

@@ -23,6 +23,10 @@ import (
 // podInterface is what the kubelet's runtimes call a pod's first interface.
 const podInterface = "eth0"
 
+// mostFromRuntime is the kubelet's limit of an answer, and the runtimes' own;
+// gRPC's 4 MiB are too little for a list of many pods with large annotations.
+const mostFromRuntime = 16 << 20
+
 // repairer programs pods that ask for it by annotation and were started while
 // the plugin was not in the chain.
 type repairer struct {
@@ -40,7 +44,8 @@ type repairer struct {
 // repairLoop looks for such pods at start, after each patch, because pods may
 // have been started just before it, and every recheck.
 func repairLoop(ctx context.Context, log *slog.Logger, s *status, c config, entry []byte, patched <-chan struct{}) {
-	conn, err := grpc.NewClient("unix://"+c.criSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+c.criSocket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(mostFromRuntime)))
 	if err != nil {
 		log.Error("repair", "err", err)
 		return
