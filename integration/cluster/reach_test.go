@@ -30,7 +30,7 @@ func reaches(t *testing.T, ns *namespace, client string, servers ...string) {
 		if g.seen.Addr() != g.client.Addr() {
 			t.Errorf("%s to %s: the application saw %s, the client is %s", client, server, g.seen, g.client)
 		}
-		await(t, 10*time.Second, "relayed", func() error {
+		await(t, 10*time.Second, "relayed", func() error { // a connection is logged when it has ended
 			if log, want := ns.relayed(server), from(g.client.Addr())+fmt.Sprint(g.client.Port())+" "; !strings.Contains(log, want) {
 				return fmt.Errorf("the sidecar of %s was passed by: no %q in its log\n%s", server, want, log)
 			}
