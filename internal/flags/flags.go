@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,7 +61,7 @@ func Parse[C any](c *C, list []Flag[C], intro string, args []string, getenv func
 	for _, f := range list {
 		name, text := "--"+f.Name, fs.Lookup(f.Name).Value.String()
 		if !given[f.Name] {
-			if env := getenv(f.Env); f.Env != "" && env != "" {
+			if env := getenv(f.Env); f.Env != "" && env != "" && !serviceLink(f.Env, env) {
 				name, text = f.Env, env
 			} else if f.Preset == "" {
 				continue
@@ -71,6 +72,13 @@ func Parse[C any](c *C, list []Flag[C], intro string, args []string, getenv func
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// serviceLink tells whether a variable is Kubernetes' own: for a Service named
+// tproxy-admin, every pod beside it gets TPROXY_ADMIN_PORT=tcp://10.0.0.1:80.
+func serviceLink(name, value string) bool {
+	scheme, _, ok := strings.Cut(value, "://")
+	return ok && strings.HasSuffix(name, "_PORT") && slices.Contains([]string{"tcp", "udp", "sctp"}, scheme)
 }
 
 // Text is a Set for any text but the empty one.

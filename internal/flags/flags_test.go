@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -50,6 +51,23 @@ func TestPrecedence(t *testing.T) {
 	}
 	if got, _, _ := parse("--addr [::ffff:192.0.2.1]:80", nil); got.addr.String() != "192.0.2.1:80" {
 		t.Errorf("got %v", got.addr)
+	}
+}
+
+// TestServiceLinks: a Service that happens to have our prefix sets nothing.
+func TestServiceLinks(t *testing.T) {
+	var got string
+	list := []Flag[string]{{Name: "port", Env: "T_PORT", Preset: "80", Set: func(c *string, s string) error { *c = s; return nil }}}
+	for value, want := range map[string]string{
+		"tcp://10.0.0.1:81": "80", "udp://[fd00::1]:81": "80", "sctp://10.0.0.1:81": "80", "81": "81", "http://10.0.0.1:81": "http://10.0.0.1:81",
+	} {
+		if err := Parse(&got, list, "", nil, func(string) string { return value }, io.Discard); err != nil || got != want {
+			t.Errorf("%s: got %q, %v", value, got, err)
+		}
+	}
+	list[0].Env = "T_ADDR"
+	if _ = Parse(&got, list, "", nil, func(string) string { return "tcp://10.0.0.1:81" }, io.Discard); got != "tcp://10.0.0.1:81" {
+		t.Errorf("no name of a service link: got %q", got)
 	}
 }
 

@@ -136,6 +136,9 @@ func checkAnnotations(t *testing.T, annotations map[string]string) {
 func TestInit(t *testing.T) {
 	text := read(t, root+"deploy-init.yaml")
 	pod := only[*appsv1.Deployment](t, decode(t, text)).Spec.Template.Spec
+	if *pod.EnableServiceLinks {
+		t.Error("service links")
+	}
 	var names []string
 	for _, s := range pod.SecurityContext.Sysctls {
 		names = append(names, s.Name)
@@ -174,6 +177,9 @@ func TestInstaller(t *testing.T) {
 				}
 				if got := slices.Contains(c.Args, "--repair"); got != (action == "repair") {
 					t.Errorf("--repair: %t", got)
+				}
+				if *pod.EnableServiceLinks {
+					t.Error("service links")
 				}
 				if !pod.HostNetwork || pod.HostPID || *pod.AutomountServiceAccountToken || pod.PriorityClassName != "system-node-critical" {
 					t.Error("host network, host PIDs, token or priority are not as they should be")
