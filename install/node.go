@@ -116,7 +116,9 @@ func (n *node) setAside() (notes []string) {
 
 // locked calls f while no other installer works on this node.
 func (n *node) locked(ctx context.Context, f func() error) error {
-	unlock, err := lock(ctx, n.confDir)
+	patience, cancel := context.WithTimeout(ctx, recheck) // then it is told, and tried again
+	defer cancel()
+	unlock, err := lock(patience, n.confDir)
 	if err != nil {
 		return trouble{atConfDir, err}
 	}

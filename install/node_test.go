@@ -262,7 +262,13 @@ func TestRefusals(t *testing.T) {
 		{"directory for the list", func(t *testing.T, n *theNode) {
 			n.writeConf("10-a.conf", `{"name":"n","cniVersion":"1.0.0","type":"a"}`)
 			must(t, os.Mkdir(filepath.Join(n.confDir, "10-a-tproxy-cni.conflist"), 0o755))
-		}, atConfDir, "is a directory"},
+		}, atConfDir, "is no regular file"},
+		{"pipe", func(t *testing.T, n *theNode) {
+			must(t, syscall.Mkfifo(filepath.Join(n.confDir, "10-a.conflist"), 0o600))
+		}, atWaiting, "is no regular file"},
+		{"huge", func(_ *testing.T, n *theNode) {
+			n.writeConf("10-a.conflist", valid+strings.Repeat(" ", 1<<20))
+		}, atWaiting, "is no regular file of at most 1 MiB"},
 		{"dangling link", func(t *testing.T, n *theNode) {
 			must(t, os.Symlink("/not/here", filepath.Join(n.confDir, "10-a.conflist")))
 		}, atWaiting, "10-a.conflist is invalid"},

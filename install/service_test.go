@@ -194,6 +194,29 @@ func TestErrorIsSeen(t *testing.T) {
 	s.want("/readyz", 200)
 }
 
+// TestStuck: whoever holds the lock for good is seen, and so is an attempt that
+// does not end.
+func TestStuck(t *testing.T) {
+	t.Parallel()
+	n := newTestNode(t, "10-flannel.conflist")
+	unlock, err := lock(t.Context(), n.confDir)
+	must(t, err)
+	s := n.start("install", "--preflight=false")
+	s.want("/readyz", 503, "another installer works on "+n.confDir)
+	unlock()
+	s.want("/readyz", 200)
+
+	st := newStatus(contract.ModeNone)
+	st.set(outcome{}, "in place", nil)
+	if _, err := st.readiness(); err != nil {
+		t.Error(err)
+	}
+	st.last = st.last.Add(-4 * recheck)
+	if _, err := st.readiness(); err == nil || !strings.Contains(err.Error(), "no attempt has ended for 40s") {
+		t.Errorf("error is %v", err)
+	}
+}
+
 // TestSurge: two installers with different defaults. Both are there for a
 // while, a runtime never sees anything unsound, and the one that stays has its
 // way.

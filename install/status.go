@@ -35,7 +35,8 @@ type status struct {
 	repaired  *prometheus.CounterVec
 
 	mu     sync.Mutex
-	done   string // what is in place; empty before the first success
+	last   time.Time // the end of the last attempt
+	done   string    // what is in place; empty before the first success
 	err    error
 	notes  []string
 	kernel []verdict
@@ -90,7 +91,6 @@ func (s *status) set(o outcome, done string, err error) (changed bool) {
 	for _, why := range o.patches {
 		s.patches.WithLabelValues(why).Inc()
 	}
-	s.failing.Reset()
 	var t trouble
 	for _, kind := range []string{atConfDir, atBinary, atWaiting} {
 		s.failing.WithLabelValues(kind).Set(0)
@@ -102,7 +102,7 @@ func (s *status) set(o outcome, done string, err error) (changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	changed = fmt.Sprint(s.err, s.done, s.notes) != fmt.Sprint(err, done, o.notes)
-	s.err, s.notes = err, o.notes
+	s.err, s.notes, s.last = err, o.notes, time.Now()
 	if s.done = done; err != nil {
 		s.ready.Set(0)
 		return changed
@@ -143,6 +143,9 @@ func (s *status) readiness() (text string, err error) {
 	defer s.mu.Unlock()
 	var b strings.Builder
 	err = s.err
+	if since := time.Since(s.last); err == nil && since > 3*recheck {
+		err = fmt.Errorf("no attempt has ended for %s: an operation on the node's directories hangs", since.Round(time.Second))
+	}
 	for _, v := range s.kernel {
 		switch {
 		case v.Error != "":
