@@ -123,6 +123,10 @@ func first(files []configFile, now time.Time) (*configFile, []string, error) {
 		if isConverted(f.name) {
 			continue
 		}
+		if f.err != nil {
+			// As a link that leads nowhere only in our container.
+			return nil, notes, fmt.Errorf("%s cannot be read here, the runtime may: %w", f.name, f.err)
+		}
 		err := loadable(f)
 		if err == nil {
 			return &files[i], notes, nil
