@@ -338,6 +338,7 @@ func TestBrokenOriginal(t *testing.T) {
 	n := newTestNode(t, "10-bridge.conf")
 	_, err := n.node().install(context.Background())
 	must(t, err)
+	whole := n.configs["10-bridge.conf"]
 	n.writeConf("10-bridge.conf", "")
 	if _, err = n.node().install(context.Background()); err == nil || !strings.Contains(err.Error(), "waiting for whoever is writing it") {
 		t.Errorf("error is %v", err)
@@ -345,10 +346,20 @@ func TestBrokenOriginal(t *testing.T) {
 	if got := types(t, n.confDir); !slices.Equal(got, []string{"bridge", "tproxy-cni"}) {
 		t.Errorf("plugins are %q", got)
 	}
+	for range 2 {
+		_, err = n.node().uninstall(context.Background(), false)
+		if err == nil || !strings.Contains(err.Error(), "10-bridge-tproxy-cni.conflist stays until 10-bridge.conf is valid") {
+			t.Errorf("error is %v", err)
+		}
+		if got := types(t, n.confDir); !slices.Equal(got, []string{"bridge"}) {
+			t.Errorf("after uninstall plugins are %q", got)
+		}
+	}
+	n.writeConf("10-bridge.conf", whole)
 	_, err = n.node().uninstall(context.Background(), false)
 	must(t, err)
-	if got := types(t, n.confDir); !slices.Equal(got, []string{"bridge"}) {
-		t.Errorf("after uninstall plugins are %q", got)
+	if left := tree(t, n.confDir); len(left) != 1 {
+		t.Errorf("left: %v", left)
 	}
 }
 

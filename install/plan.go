@@ -197,15 +197,17 @@ func planUninstall(files []configFile, now time.Time) (p plan) {
 			continue
 		}
 		l, err := conflist.Parse(f.data)
-		if o := original(files, f.name); isConverted(f.name) && (o == nil || loadable(*o) == nil) {
+		o := original(files, f.name)
+		if isConverted(f.name) && (o == nil || loadable(*o) == nil) {
 			p.changes = append(p.changes, change{name: f.name, old: f.data, why: "uninstalled"})
 			if g := guests(l); g != nil {
 				p.notes = append(p.notes, fmt.Sprintf("with %s go the plugins that others chained into it: %s", f.name, strings.Join(g, ", ")))
 			}
 			continue
 		}
-		// Also a converted list whose original is broken: without it the node
-		// would have no network.
+		if isConverted(f.name) { // without it the node would have no network
+			p.waiting = errors.Join(p.waiting, fmt.Errorf("%s stays until %s is valid", f.name, o.name))
+		}
 		switch {
 		case err != nil:
 			p.unread(f, now)
