@@ -19,13 +19,15 @@ type Options struct {
 	// choose one themselves; ModeNAT if empty.
 	Mode string
 
-	// Image is the sidecar's; DefaultImage if empty.
+	// Image is the sidecar's, or a tag alone, as for `make images`;
+	// DefaultImage if empty.
 	Image string
 }
 
 const (
 	// DefaultImage is what `make images` builds.
-	DefaultImage = "tproxy-cni:latest"
+	DefaultImage = imageName + ":latest"
+	imageName    = "tproxy-cni"
 
 	// Container is the sidecar's name, by which a pod that has it is known.
 	Container = "tproxy-proxy"
@@ -87,8 +89,12 @@ func documents(text []byte) (docs [][]byte) {
 // separator.
 func document(text []byte, o Options) ([]byte, error) {
 	var root yaml.Node
-	if err := yaml.Unmarshal(text, &root); err != nil {
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	if err := d.Decode(&root); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
+	}
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf(`what follows "..." needs "---" before it (%v)`, err)
 	}
 	if len(root.Content) == 0 {
 		return text, nil // comments only

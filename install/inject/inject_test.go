@@ -70,6 +70,9 @@ func TestOptions(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
+	if got, want := inject(t, pod, Options{Image: "v1"}), "image: tproxy-cni:v1\n"; !strings.Contains(got, want) {
+		t.Errorf("no %q in\n%s", want, got)
+	}
 	// Pod Security baseline admits NET_RAW only from the runtime's default set.
 	if strings.Contains(got, "capabilities") {
 		t.Errorf("tproxy mode names capabilities:\n%s", got)
@@ -87,6 +90,7 @@ func TestUnchanged(t *testing.T) {
 		"carriage returns": "kind: ConfigMap\r\n---\r\nkind: Secret\r\n",
 		"no Kubernetes":    "- a\n-   b\n---\njust text\n",
 		"text in a block":  "kind: ConfigMap\ndata:\n  a: |\n    --- not a separator\n    kind: Pod\n",
+		"end marks":        "kind:   ConfigMap\n...\n---\nkind:   Secret\n...\n",
 		"opted out":        strings.Replace(pod, "  name: web\nspec", "  annotations:   {tproxy-cni.io/mode: none}\nspec", 1),
 		"has it":           pod + "  - name:   tproxy-proxy\n",
 	} {
@@ -130,7 +134,26 @@ func TestFaults(t *testing.T) {
 		"label":        {strings.Replace(pod, "  name: web\nspec", "  labels: {tproxy-cni.io/inject: 'yes'}\nspec", 1), `label tproxy-cni.io/inject "yes"`},
 		"annotation":   {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-port: '0'}\nspec", 1), `annotation tproxy-cni.io/proxy-port "0"`},
 		"merge key":    {strings.Replace(pod, "  name: web\nspec", "  <<: {annotations: {a: b}}\nspec", 1), "merge key"},
-		"no pod":       {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {}\n", "Deployment web: no containers"},
+		"same ports":   {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-port: '5001'}\nspec", 1), "this is the admin port by default"},
+		"unknown":      {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-prot: '6000'}\nspec", 1), `annotation tproxy-cni.io/proxy-prot "6000": unknown`},
+		"uid":          {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-uid: '4000000000'}\nspec", 1), "runAsUser"},
+		"dots":         {"kind: ConfigMap\n...\n" + pod, `document 1: what follows "..." needs "---" before it`},
+		"typed list":   {"apiVersion: v1\nkind: PodList\nitems: []\n", "PodList: its items do not say what they are"},
+		"Windows":      {pod + "  os: {name: windows}\n", "a Windows pod"},
+		"Windows node": {pod + "  nodeSelector: {kubernetes.io/os: windows}\n", "a Windows pod"},
+		"shared spec": {
+			"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}, spec: &s {containers: [{name: a}]}}\n" +
+				"- {apiVersion: v1, kind: Pod, metadata: {name: b}, spec: *s}\n", "Pod b: spec is an alias",
+		},
+		"shared init containers": {
+			"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nx: &i [{name: i}]\nspec: {containers: [{name: a}], initContainers: *i}\n",
+			"Pod a: initContainers is an alias",
+		},
+		"shared annotations": {
+			"apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: &l {a: b}, annotations: *l}\nspec: {containers: [{name: a}]}\n",
+			"Pod a: annotations is an alias",
+		},
+		"no pod": {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {}\n", "Deployment web: no containers"},
 	} {
 		var out bytes.Buffer
 		err := Inject(strings.NewReader(c.in), &out, Options{})

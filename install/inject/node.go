@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
 // This file reads and changes YAML trees. A nil node is what is absent, and
@@ -56,8 +54,22 @@ func text(n *yaml.Node, keys ...string) string {
 	return n.Value
 }
 
-func annotation(pod *yaml.Node, name string) string {
-	return text(pod, "metadata", "annotations", contract.AnnotationPrefix+name)
+func annotations(pod *yaml.Node) map[string]string {
+	all := map[string]string{}
+	if n := get(pod, "metadata", "annotations"); n != nil && n.Kind == yaml.MappingNode {
+		for i := 0; i < len(n.Content); i += 2 {
+			all[n.Content[i].Value] = text(n.Content[i+1])
+		}
+	}
+	return all
+}
+
+// own fails where the value of key is an alias.
+func own(n *yaml.Node, key string) error {
+	if i := index(n, key); i >= 0 && n.Content[i].Kind == yaml.AliasNode {
+		return fmt.Errorf("%s is an alias of what something else has, too: write it out", key)
+	}
+	return nil
 }
 
 func elements(list *yaml.Node) []*yaml.Node {
@@ -100,6 +112,9 @@ func put(n, value *yaml.Node, keys ...string) error {
 		}
 		if last {
 			return nil
+		}
+		if err := own(n, key); err != nil {
+			return err
 		}
 		if c := resolve(n.Content[i]); c.Kind == yaml.ScalarNode && text(c) == "" {
 			n.Content[i] = &yaml.Node{Kind: yaml.MappingNode} // `annotations:` with nothing

@@ -1,15 +1,19 @@
 package inject
 
 import (
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
 )
 
 // templates says where an object has its pod, by group and kind. A kind of the
@@ -39,7 +43,11 @@ func object(n *yaml.Node, o Options) (changed bool, err error) {
 		}
 		return changed, errors.Join(faults...)
 	}
-	path, ok := templates[group(text(n, "apiVersion"))+"/"+kind]
+	group := group(text(n, "apiVersion"))
+	if item, isList := strings.CutSuffix(kind, "List"); isList && templates[group+"/"+item] != nil {
+		return false, fmt.Errorf("%s: its items do not say what they are: write kind: List", kind)
+	}
+	path, ok := templates[group+"/"+kind]
 	if !ok {
 		return false, nil
 	}
@@ -59,12 +67,16 @@ func object(n *yaml.Node, o Options) (changed bool, err error) {
 // podTemplate adds the sidecar and the annotation that asks the plugin for it.
 func podTemplate(pod *yaml.Node, o Options) (changed bool, err error) {
 	spec := get(pod, "spec")
+	// What two pods share would be changed for both, and annotated in one.
+	if err := errors.Join(own(pod, "spec"), own(spec, "initContainers")); err != nil {
+		return false, err
+	}
 	for _, list := range []string{"initContainers", "containers"} {
 		if named(get(spec, list), Container) {
 			return false, nil
 		}
 	}
-	s, err := settingsOf(pod, o)
+	s, err := choose(pod, o)
 	if err != nil || s.mode == contract.ModeNone {
 		return false, err
 	}
@@ -94,62 +106,45 @@ func podTemplate(pod *yaml.Node, o Options) (changed bool, err error) {
 	return true, put(pod, mode, "metadata", "annotations", contract.AnnotationPrefix+"mode")
 }
 
-// settings are what the pod says of its sidecar.
-type settings struct {
+// choice is what the pod and the options say of its sidecar.
+type choice struct {
 	mode, image                    string
 	proxyPort, adminPort, proxyUID int
 }
 
-func settingsOf(pod *yaml.Node, o Options) (settings, error) {
-	s := settings{
-		mode: contract.ModeNAT, image: DefaultImage,
-		proxyPort: contract.ProxyPort, adminPort: contract.AdminPort, proxyUID: contract.ProxyUID,
+// choose reads the pod's annotations as the plugin does.
+func choose(pod *yaml.Node, o Options) (choice, error) {
+	s := settings.New()
+	s.Flags(map[string]string{"mode": cmp.Or(o.Mode, contract.ModeNAT)})
+	s.Annotations(annotations(pod))
+	conf, err := s.Config("", nil)
+	c := choice{conf.Mode, cmp.Or(o.Image, DefaultImage), int(conf.ProxyPort), int(conf.AdminPort), int(conf.ProxyUID)}
+	if !strings.ContainsAny(c.image, ":/@") {
+		c.image = imageName + ":" + c.image
 	}
-	if o.Image != "" {
-		s.image = o.Image
+	faults := []error{err}
+	if o.Mode == contract.ModeNone {
+		faults = append(faults, errors.New("the default mode is none"))
 	}
-	var faults []error
-	for _, mode := range []struct {
-		from, value string
-		allowed     []string
-	}{
-		{"the default mode", o.Mode, []string{contract.ModeNAT, contract.ModeTProxy}},
-		{"annotation " + contract.AnnotationPrefix + "mode", annotation(pod, "mode"), []string{contract.ModeNAT, contract.ModeTProxy, contract.ModeNone}},
-		{"label " + Label, text(pod, "metadata", "labels", Label), []string{contract.ModeNAT, contract.ModeTProxy}},
-	} {
-		if mode.value == "" {
-			continue
-		}
-		if !slices.Contains(mode.allowed, mode.value) {
-			faults = append(faults, fmt.Errorf("%s %q: want one of %q", mode.from, mode.value, mode.allowed))
-		}
-		s.mode = mode.value
+	if c.proxyUID > math.MaxInt32 {
+		faults = append(faults, fmt.Errorf("annotation %sproxy-uid: Kubernetes admits runAsUser up to %d", contract.AnnotationPrefix, math.MaxInt32))
 	}
-	for _, number := range []struct {
-		name     string
-		low, top int
-		to       *int
-	}{
-		{"proxy-port", 1, 65535, &s.proxyPort},
-		{"admin-port", 1, 65535, &s.adminPort},
-		{"proxy-uid", 1, 1<<31 - 1, &s.proxyUID}, // what Kubernetes admits as runAsUser
-	} {
-		value := annotation(pod, number.name)
-		if value == "" {
-			continue
-		}
-		n, err := strconv.Atoi(value)
-		if err != nil || n < number.low || n > number.top {
-			faults = append(faults, fmt.Errorf("annotation %s%s %q: want %d-%d", contract.AnnotationPrefix, number.name, value, number.low, number.top))
-		}
-		*number.to = n
+	switch label := text(pod, "metadata", "labels", Label); label {
+	case "":
+	case contract.ModeNAT, contract.ModeTProxy:
+		c.mode = label
+	default:
+		faults = append(faults, fmt.Errorf("label %s %q: want %s or %s", Label, label, contract.ModeNAT, contract.ModeTProxy))
 	}
-	return s, errors.Join(faults...)
+	return c, errors.Join(faults...)
 }
 
 // fits tells why the sidecar could not work in the pod.
-func fits(spec *yaml.Node, s settings) error {
+func fits(spec *yaml.Node, s choice) error {
 	var faults []error
+	if text(spec, "os", "name") == "windows" || text(spec, "nodeSelector", "kubernetes.io/os") == "windows" {
+		faults = append(faults, errors.New("a Windows pod: the sidecar is for Linux"))
+	}
 	if text(spec, "hostNetwork") == "true" {
 		faults = append(faults, fmt.Errorf("hostNetwork: the pod has no network of its own; exempt it by the annotation %smode: none", contract.AnnotationPrefix))
 	}
@@ -180,7 +175,7 @@ func fits(spec *yaml.Node, s settings) error {
 var sidecar []byte
 
 // container is the sidecar's definition for s.
-func (s settings) container() (*yaml.Node, error) {
+func (s choice) container() (*yaml.Node, error) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(sidecar, &root); err != nil {
 		return nil, fmt.Errorf("sidecar.yaml: %w", err)

@@ -34,7 +34,7 @@ var may = map[string][]string{
 	"proxy":             {"internal/contract", "internal/flags", "internal/version"},
 	"echo-server":       {"internal/contract", "internal/flags", "internal/version"},
 	"install/conflist":  {"internal/contract"},
-	"install/inject":    {"internal/contract"},
+	"install/inject":    {"internal/contract", "plugin/settings"},
 	"install": {
 		"internal/contract", "internal/flags", "internal/version", "plugin/redirect", "plugin/settings",
 		"install/conflist", "install/inject",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/install/inject"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
 )
 
 // demo is a manifest that deploys the echo-server.
@@ -123,11 +124,10 @@ func refused(t *testing.T, level psa.Level, pod corev1.PodTemplateSpec) string {
 
 func checkAnnotations(t *testing.T, annotations map[string]string) {
 	t.Helper()
-	known := []string{"mode", "proxy-port", "proxy-uid", "admin-port", "include-inbound-ports", "exclude-inbound-ports", "exclude-source-cidrs"}
-	for key := range annotations {
-		if name, ours := strings.CutPrefix(key, contract.AnnotationPrefix); ours && !slices.Contains(known, name) {
-			t.Errorf("annotation %s does not exist", key)
-		}
+	said := settings.New()
+	said.Annotations(annotations)
+	if _, err := said.Config("", nil); err != nil {
+		t.Error(err)
 	}
 }
 

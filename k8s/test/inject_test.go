@@ -82,7 +82,8 @@ func TestInjectPolicy(t *testing.T) {
 	}
 }
 
-// TestInjectRefuses: what package inject calls a fault, admission refuses.
+// TestInjectRefuses: these faults of package inject admission refuses, too. It
+// does not look at ports.
 func TestInjectRefuses(t *testing.T) {
 	objects := decode(t, read(t, root+"inject.yaml"))
 	validating := only[*admissionv1.ValidatingAdmissionPolicy](t, objects)
