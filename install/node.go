@@ -102,6 +102,19 @@ func (n *node) fits(name, version, first string) error {
 	return nil
 }
 
+// errDeleted: a bind mount stays on a directory that was deleted and perhaps
+// made anew. Only a new container mounts the new one.
+var errDeleted = errors.New("was deleted on the node")
+
+// there fails for a directory that has no name any more.
+func there(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && info.Sys().(*syscall.Stat_t).Nlink == 0 {
+		err = fmt.Errorf("%s %w", dir, errDeleted)
+	}
+	return err
+}
+
 // setAside are notes on configurations that name our program and that no
 // runtime loads now: Cilium's cni.exclusive renames others' lists so.
 func (n *node) setAside() (notes []string) {
@@ -116,6 +129,12 @@ func (n *node) setAside() (notes []string) {
 
 // locked calls f while no other installer works on this node.
 func (n *node) locked(ctx context.Context, f func() error) error {
+	if err := there(n.confDir); err != nil {
+		return trouble{atConfDir, err}
+	}
+	if err := there(n.plugin.dir); err != nil {
+		return trouble{atBinary, err}
+	}
 	patience, cancel := context.WithTimeout(ctx, recheck) // then it is told, and tried again
 	defer cancel()
 	unlock, err := lock(patience, n.confDir)

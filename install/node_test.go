@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -407,6 +410,30 @@ func TestMorePluginDirs(t *testing.T) {
 		change(n, node)
 		if _, err := node.install(context.Background()); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestDeleted: a directory that was deleted under a mount, here under an open
+// file, makes the kubelet start a new container, which mounts the new one.
+func TestDeleted(t *testing.T) {
+	for _, which := range []string{"conf", "bin"} {
+		n := newTestNode(t, "10-flannel.conflist")
+		node := n.node()
+		dir := map[string]*string{"conf": &node.confDir, "bin": &node.plugin.dir}[which]
+		f, err := os.Open(*dir)
+		must(t, err)
+		defer f.Close()
+		must(t, os.RemoveAll(*dir))
+		must(t, os.Mkdir(*dir, 0o755))
+		*dir = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+		s := newStatus(contract.ModeNone)
+		_, err = node.install(context.Background())
+		s.set(outcome{}, "", err)
+		answer := httptest.NewRecorder()
+		s.handler(slog.Default()).ServeHTTP(answer, httptest.NewRequest("GET", "/healthz", nil))
+		if want := *dir + " was deleted on the node"; answer.Code != 503 || !strings.Contains(answer.Body.String(), want) {
+			t.Errorf("%s: %v, /healthz %d %s", which, err, answer.Code, answer.Body)
 		}
 	}
 }

@@ -171,9 +171,25 @@ func (s *status) readiness() (text string, err error) {
 	return s.done + "\n" + b.String(), nil
 }
 
+// dead is what only a new container can mend.
+func (s *status) dead() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if errors.Is(s.err, errDeleted) {
+		return s.err
+	}
+	return nil
+}
+
 func (s *status) handler(log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := s.dead(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "alive")
+	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		text, err := s.readiness()
 		if err != nil {
