@@ -26,8 +26,7 @@ func (p *pod) nginx(t *testing.T, listen ...string) (dir_ string, proc *lab.Proc
 	t.Helper()
 	lab.Need(t, "nginx")
 	if len(listen) == 0 {
-		listen = []string{addr("0.0.0.0", webPort), addr("[::]", webPort)}
-		listen[1] = addr("::", webPort)
+		listen = []string{addr("0.0.0.0", webPort), addr("::", webPort)}
 	}
 	d := dir(t, appUID)
 	conf := write(t, filepath.Join(d, "nginx.conf"), fmt.Sprintf(`

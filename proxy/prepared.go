@@ -68,12 +68,15 @@ func (s *status) get() error {
 // each reason against it once.
 func (p *proxy) awaitPrepared(ctx context.Context) {
 	logged := ""
+	known := sync.OnceFunc(func() { close(p.checked) })
+	defer known()
 	for wait := minRecheck; ; wait = min(2*wait, maxRecheck) {
 		err := p.checkPrepared(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		p.status.set(err)
+		known()
 		if err == nil {
 			p.log.Info("ready: the plugin has prepared this pod")
 			return

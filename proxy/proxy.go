@@ -27,6 +27,7 @@ type proxy struct {
 	dialer   *dialer
 	carriers *carriers
 	status   status
+	checked  chan struct{} // closed when status is first known
 
 	slots chan struct{} // has an element for each connection
 	conns sync.WaitGroup
@@ -41,6 +42,7 @@ func newProxy(log *slog.Logger, mode string, ln *net.TCPListener, files uint64) 
 		dialer:      &dialer{mode: mode, port: plain(ln.Addr()).Port(), own: &addrs{list: net.InterfaceAddrs}},
 		carriers:    &carriers{pipes: &pipes{}},
 		status:      status{err: errChecking},
+		checked:     make(chan struct{}),
 		slots:       make(chan struct{}, connsFor(files)),
 	}
 	if mode == contract.ModeTProxy {
@@ -199,6 +201,17 @@ func (p *proxy) relay(kill context.Context, client *net.TCPConn, rec *record) {
 	rec.dst = dst
 	if err := p.dialer.check(dst); err != nil {
 		rec.ending = ending{endRejected, err}
+		reset(client)
+		return
+	}
+	// Without a prepared pod the dial might hang: where the uid is not the one
+	// that may spoof, the rules drop its SYN.
+	select {
+	case <-p.checked:
+	case <-kill.Done():
+	}
+	if err := p.status.get(); err != nil && err != errDraining {
+		rec.ending = ending{endUnprepared, err}
 		reset(client)
 		return
 	}

@@ -253,6 +253,17 @@ func (p *pod) pipes(t *testing.T) int {
 // that is gone is noticed.
 func TestOptions(t *testing.T) {
 	ns := lab.New(t, "pod").Up()
+
+	// Half-closed and idle, a connection in nat mode lives as long as
+	// conntrack hears of it in time.
+	const keepIdle = 30
+	var forgets int
+	if _, err := fmt.Sscan(ns.Run("sysctl", "-n", "net.netfilter.nf_conntrack_tcp_timeout_close_wait"), &forgets); err != nil {
+		t.Fatal(err)
+	}
+	if 2*keepIdle > forgets {
+		t.Errorf("the first probe after %d s: conntrack forgets after %d s", keepIdle, forgets)
+	}
 	var conns [2]*net.TCPConn
 	err := ns.Do(func() error {
 		ln, err := listen(t.Context(), netip.MustParseAddrPort("0.0.0.0:5000"))
@@ -277,7 +288,7 @@ func TestOptions(t *testing.T) {
 		for _, o := range []struct{ level, option, want int }{
 			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepIdle},
 			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
 			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
 		} {

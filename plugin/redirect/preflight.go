@@ -208,6 +208,8 @@ func hookName(ch chain) string {
 		return "input"
 	case unix.NF_INET_LOCAL_OUT:
 		return "output"
+	case unix.NF_INET_FORWARD:
+		return "forward"
 	}
 	return fmt.Sprint(*ch.hook)
 }
