@@ -12,6 +12,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -137,6 +138,16 @@ func TestChartValues(t *testing.T) {
 		if got := strings.Count(text, want); got != times {
 			t.Errorf("%q is there %d times, want %d", want, got, times)
 		}
+	}
+	least := only[*appsv1.DaemonSet](t, decode(t, mustTemplate(t, map[string]any{
+		"preflight": false, "morePluginDirs": true, "imagePullSecrets": []any{map[string]any{"name": "registry"}},
+	}))).Spec.Template.Spec
+	if c := least.Containers[0]; !slices.Contains(c.Args, "--preflight=false") || !slices.Contains(c.Args, "--more-plugin-dirs") ||
+		!slices.Equal(c.SecurityContext.Capabilities.Add, []corev1.Capability{"DAC_OVERRIDE"}) {
+		t.Errorf("without preflight: %q, %q", c.Args, c.SecurityContext.Capabilities.Add)
+	}
+	if diff := cmp.Diff([]corev1.LocalObjectReference{{Name: "registry"}}, least.ImagePullSecrets); diff != "" {
+		t.Errorf("imagePullSecrets (-want +got):\n%s", diff)
 	}
 	for name, values := range map[string]map[string]any{
 		"unknown value":        {"imagE": "a"},

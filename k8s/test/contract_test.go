@@ -166,6 +166,16 @@ func TestInstaller(t *testing.T) {
 		"uninstall": {"DAC_OVERRIDE"},
 	}
 	volumes := map[string]int{"install": 2, "uninstall": 2, "repair": 4}
+	unavailable := map[string]string{"install": "1", "repair": "1", "uninstall": "100%"}
+	const k3s, snap = "/var/lib/rancher/k3s/", "/var/snap/microk8s/current/"
+	directories := map[string][2]string{
+		"kubeadm":  {"/etc/cni/net.d", "/opt/cni/bin"},
+		"kind":     {"/etc/cni/net.d", "/opt/cni/bin"},
+		"k3d":      {k3s + "agent/etc/cni/net.d", k3s + "data/cni"},
+		"k3s":      {k3s + "agent/etc/cni/net.d", k3s + "data/cni"},
+		"microk8s": {snap + "args/cni-network", snap + "opt/cni/bin"},
+		"gke":      {"/etc/cni/net.d", "/home/kubernetes/bin"},
+	}
 	for _, action := range actions {
 		for _, d := range distributions {
 			t.Run(action+"/"+d, func(t *testing.T) {
@@ -181,12 +191,27 @@ func TestInstaller(t *testing.T) {
 				if *pod.EnableServiceLinks {
 					t.Error("service links")
 				}
+				if diff := cmp.Diff([]corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations); diff != "" {
+					t.Errorf("tolerations (-want +got):\n%s", diff)
+				}
+				if got := ds.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String(); got != unavailable[action] {
+					t.Errorf("maxUnavailable %s, want %s", got, unavailable[action])
+				}
+				for i, name := range []string{"cni-conf", "cni-bin"} {
+					at := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == name })
+					if got := pod.Volumes[at].HostPath.Path; got != directories[d][i] {
+						t.Errorf("%s is %s, want %s", name, got, directories[d][i])
+					}
+				}
 				if !pod.HostNetwork || pod.HostPID || *pod.AutomountServiceAccountToken || pod.PriorityClassName != "system-node-critical" {
 					t.Error("host network, host PIDs, token or priority are not as they should be")
 				}
 				s := c.SecurityContext
 				if !*s.ReadOnlyRootFilesystem || *s.Privileged != (action == "repair") {
 					t.Errorf("read-only root %t, privileged %t", *s.ReadOnlyRootFilesystem, *s.Privileged)
+				}
+				if *s.AllowPrivilegeEscalation != (action == "repair") || (s.SeccompProfile == nil) != (action == "repair") {
+					t.Errorf("privilege escalation %t, seccomp %v", *s.AllowPrivilegeEscalation, s.SeccompProfile)
 				}
 				if action != "repair" {
 					want := &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: capabilities[action]}

@@ -32,7 +32,7 @@ func TestArguments(t *testing.T) {
 		pod(only[*appsv1.DaemonSet](t, decode(t, kustomize(t, action+"/kind"))).Spec.Template.Spec)
 	}
 	// Every setting that the chart's schema admits.
-	chart := mustTemplate(t, map[string]any{"settings": map[string]any{
+	chart := mustTemplate(t, map[string]any{"preflight": false, "morePluginDirs": true, "settings": map[string]any{
 		"mode": "nat", "proxy-port": 1, "proxy-uid": 1, "admin-port": 2, "include-inbound-ports": "80",
 		"exclude-inbound-ports": "22", "exclude-source-cidrs": "192.0.2.0/24,2001:db8::/32",
 	}})
