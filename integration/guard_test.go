@@ -26,26 +26,30 @@ var containerRoot = lab.User{Caps: []string{"net_raw"}}
 // TestGuard: nothing foreign comes out of the pod, whoever tries; and with the
 // guard taken away everything does, so that each attack is one.
 func TestGuard(t *testing.T) {
-	users := map[string]lab.User{"user": app, "root": containerRoot}
+	sidecar := lab.User{UID: contract.ProxyUID, NoNewPrivs: true}
+	attackers := []struct {
+		list string
+		user lab.User
+	}{{"user", app}, {"user", sidecar}, {"root", containerRoot}}
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.Pod.Sysctl("net.ipv4.ping_group_range", "0 2147483647") // as runtimes set it
 		p.Pod.Sysctl("net.ipv4.ip_forward", "1")                  // as docker in the pod sets it
 		p.Pod.Sysctl("net.ipv6.conf.all.forwarding", "1")
-		for list, user := range users {
-			limits := limits(list)
-			for _, a := range p.attackCable(t, list, user) {
+		for _, by := range attackers {
+			limits := limits(by.list)
+			for _, a := range p.attackCable(t, by.list, by.user) {
 				if a.frame != nil && limits[a.name] == "" {
-					t.Errorf("%s: %s from %s came out: %x", list, a.name, a.src, a.frame)
+					t.Errorf("uid %d: %s from %s came out: %x", by.user.UID, a.name, a.src, a.frame)
 				}
 			}
 		}
 		p.Pod.Run("nft", "insert", "rule", "inet", contract.Table, "output", "oifname", "!=", "lo", "accept")
 		p.Pod.Run("nft", "insert", "rule", "netdev", contract.Table, "egress", "accept")
 		p.Pod.Run("nft", "insert", "rule", "inet", contract.Table, "forward", "accept")
-		for list, user := range users {
-			for _, a := range p.attackCable(t, list, user) {
+		for _, by := range attackers {
+			for _, a := range p.attackCable(t, by.list, by.user) {
 				if a.frame == nil {
-					t.Errorf("%s: %s from %s is no attack: %s", list, a.name, a.src, a.verdict)
+					t.Errorf("uid %d: %s from %s is no attack: %s", by.user.UID, a.name, a.src, a.verdict)
 				}
 			}
 		}

@@ -87,6 +87,29 @@ func TestNotReady(t *testing.T) {
 	}
 }
 
+// TestAnotherUID: where the rules would drop what the sidecar dials, clients are
+// refused at once and do not hang.
+func TestAnotherUID(t *testing.T) {
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p := bare(t, mode)
+			c := p.config()
+			c.ProxyUID = 4242
+			p.apply(c)
+			p.start()
+			p.wantNotReady(t, "another proxy-uid")
+			a := p.listen(t, 0)
+			inFamilies(t, func(t *testing.T, f ipFamily) {
+				line := p.wantEnd(t, p.wantRefused(t, f, a.port), endUnprepared)
+				if !strings.Contains(line["err"], "another proxy-uid") {
+					t.Errorf("the log says %q", line["err"])
+				}
+			})
+		})
+	}
+}
+
 // wantNotReady asks as the kubelet does.
 func (p *pod) wantNotReady(t *testing.T, reason string) {
 	t.Helper()

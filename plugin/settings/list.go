@@ -129,8 +129,15 @@ func setUID(c *redirect.Config, e []string) []string {
 	return nil
 }
 
+// maxElements bounds a list: the kernel takes a whole ruleset in one message,
+// and 4000 elements do not fit.
+const maxElements = 1000
+
 // setAll replaces the list at l if parse accepts every element.
 func setAll[T any](l *[]T, elements []string, parse func(string) (v T, problem string)) (problems []string) {
+	if len(elements) > maxElements {
+		return []string{fmt.Sprintf("%d elements, more than %d", len(elements), maxElements)}
+	}
 	var values []T
 	for i, e := range elements {
 		if e = strings.TrimSpace(e); e == "" {

@@ -306,3 +306,19 @@ func TestSource(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTooMany: a list that the kernel would not take is a fault here, where it
+// can be named.
+func TestTooMany(t *testing.T) {
+	for n, ok := range map[int]bool{maxElements: true, maxElements + 1: false} {
+		s := New()
+		s.Annotations(map[string]string{
+			contract.AnnotationPrefix + "mode":                  "nat",
+			contract.AnnotationPrefix + "exclude-inbound-ports": strings.TrimSuffix(strings.Repeat("80,", n), ","),
+		})
+		_, err := s.Config("eth0", nil)
+		if ok && err != nil || !ok && (err == nil || !strings.Contains(err.Error(), "1001 elements, more than 1000")) {
+			t.Errorf("%d elements: %v", n, err)
+		}
+	}
+}
