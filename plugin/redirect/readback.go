@@ -192,7 +192,7 @@ func scratch(ifname string, f func(path string) error) error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return os.NewSyscallError("unshare", err)
 			}
-			link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs()}
+			link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "tproxy-scratch"}
 			link.Name = ifname
 			if err := netlink.LinkAdd(link); err != nil {
 				return fmt.Errorf("add interface %s: %w", ifname, err)
