@@ -208,6 +208,7 @@ mount -o "remount,$2" "$1"
 shift 2
 "$@" && exit 7
 for f in "$CONF"/*.conflist; do cmp "$f" "$CONF0"; done
+ls -A "$CONF" "$BIN" | grep '\.tmp$' && exit 9
 ls -A "$CONF" "$BIN" | grep tproxy-cni && exit 8
 exit 0`
 			args := append([]string{"unshare", "--mount", "sh", "-c", script, "sh", dir, tc.options}, install.Args...)

@@ -182,9 +182,31 @@ func TestDataLink(t *testing.T) {
 	}
 }
 
+// TestFollow: what is behind the links of such a directory is watched, also
+// after the swap. Without that the installer would only look on its timer.
+func TestFollow(t *testing.T) {
+	dir := t.TempDir()
+	w, err := fsnotify.NewWatcher()
+	must(t, err)
+	defer w.Close()
+	must(t, os.Symlink("..data/a.conflist", filepath.Join(dir, "a.conflist")))
+	for _, version := range []string{"..v1", "..v2"} {
+		must(t, os.Mkdir(filepath.Join(dir, version), 0o755))
+		must(t, os.WriteFile(filepath.Join(dir, version, "a.conflist"), nil, 0o644))
+		must(t, os.Symlink(version, filepath.Join(dir, "..data_tmp")))
+		must(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
+		follow(w, []string{dir})
+		for _, want := range []string{dir, filepath.Join(dir, version)} {
+			if got := w.WatchList(); !slices.Contains(got, want) {
+				t.Errorf("%s: watched are %q", version, got)
+			}
+		}
+	}
+}
+
 // hear watches dir as containerd does. The function that it returns fails the
-// test unless, after the last change of what a runtime loads, there was an
-// event of the kinds that containerd does not ignore.
+// test unless there has been an event of the kinds that containerd does not
+// ignore.
 func hear(t *testing.T, dir string) func() {
 	t.Helper()
 	w, err := fsnotify.NewWatcher()

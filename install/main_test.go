@@ -135,7 +135,7 @@ func memory(t *testing.T) string {
 
 func (n *theNode) writeConf(name, data string) {
 	n.t.Helper()
-	must(n.t, os.WriteFile(filepath.Join(n.confDir, name), []byte(data), 0o600))
+	must(n.t, os.WriteFile(filepath.Join(n.confDir, name), []byte(data), 0o640))
 	n.configs[name] = data
 }
 
@@ -181,7 +181,7 @@ func (n *theNode) command(verb string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// tree is every file of a directory with its mode and content.
+// tree is every file of a directory with its mode, owner and content.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -195,7 +195,8 @@ func tree(t *testing.T, dir string) map[string]string {
 			data, err = os.ReadFile(filepath.Join(dir, e.Name()))
 			must(t, err)
 		}
-		files[e.Name()] = info.Mode().String() + "\n" + string(data)
+		st := info.Sys().(*syscall.Stat_t)
+		files[e.Name()] = fmt.Sprintf("%v %d:%d\n%s", info.Mode(), st.Uid, st.Gid, data)
 	}
 	return files
 }

@@ -39,6 +39,9 @@ func TestRoundTrip(t *testing.T) {
 	for _, name := range configurations(t) {
 		t.Run(name, func(t *testing.T) {
 			n := newTestNode(t, name)
+			if os.Geteuid() == 0 {
+				must(t, os.Chown(filepath.Join(n.confDir, name), 4711, 4712))
+			}
 			before := tree(t, n.confDir)
 			base := types(t, n.confDir)
 			list, err := load(n.confDir)
@@ -66,6 +69,12 @@ func TestRoundTrip(t *testing.T) {
 				t.Errorf("patches %q, want %q", o.patches, want)
 			}
 			installed := tree(t, n.confDir)
+			for file, text := range installed { // ours, too, has the owner and the mode of the one it is made of
+				meta, _, _ := strings.Cut(text, "\n")
+				if was, _, _ := strings.Cut(before[name], "\n"); meta != was {
+					t.Errorf("%s is %s, want %s", file, meta, was)
+				}
+			}
 			o, err = n.node().install(ctx)
 			if diff := cmp.Diff(installed, tree(t, n.confDir)); diff != "" || len(o.patches) > 0 || err != nil {
 				t.Errorf("installed twice: %q %v\n%s", o.patches, err, diff)

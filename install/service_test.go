@@ -32,7 +32,13 @@ type service struct {
 
 func (n *theNode) start(verb string, args ...string) *service {
 	n.t.Helper()
-	s := &service{Cmd: n.command(verb, append(args, "--listen", "127.0.0.1:0")...), t: n.t, log: &logs{}, done: make(chan struct{})}
+	return n.serve(n.command(verb, append(args, "--listen", "127.0.0.1:0")...))
+}
+
+// serve starts cmd and waits until it listens.
+func (n *theNode) serve(cmd *exec.Cmd) *service {
+	n.t.Helper()
+	s := &service{Cmd: cmd, t: n.t, log: &logs{}, done: make(chan struct{})}
 	s.Stdout, s.Stderr = s.log, s.log
 	must(n.t, s.Start())
 	go func() { s.err = s.Wait(); close(s.done) }()
@@ -40,7 +46,7 @@ func (n *theNode) start(verb string, args ...string) *service {
 		_ = s.Process.Kill()
 		<-s.done
 		if n.t.Failed() {
-			n.t.Logf("%s (%v):\n%s", verb, s.err, s.log)
+			n.t.Logf("%s (%v):\n%s", cmd, s.err, s.log)
 		}
 	})
 	lab.Eventually(n.t, "address in the log", func() error {
@@ -288,20 +294,7 @@ func TestPreflightLeast(t *testing.T) {
 			path, err := lab.Look(args[0])
 			must(t, err)
 			s.Path, s.Args = path, args
-			svc := &service{Cmd: s, t: t, log: &logs{}, done: make(chan struct{})}
-			svc.Stderr = svc.log
-			must(t, svc.Start())
-			go func() { svc.err = svc.Wait(); close(svc.done) }()
-			t.Cleanup(func() { _ = svc.Process.Kill(); <-svc.done })
-			lab.Eventually(t, "address in the log", func() error {
-				m := regexp.MustCompile(`msg=listening addr=(\S+)`).FindStringSubmatch(svc.log.String())
-				if m == nil {
-					return errors.New(svc.log.String())
-				}
-				svc.url = "http://" + m[1]
-				return nil
-			})
-			svc.want("/readyz", 200, tc.want...)
+			n.serve(s).want("/readyz", 200, tc.want...)
 		})
 	}
 }
