@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -335,12 +336,13 @@ func TestOldBinaryStays(t *testing.T) {
 func TestOldInvalidFile(t *testing.T) {
 	n := newTestNode(t, "10-flannel.conflist")
 	n.writeConf("05-broken.conflist", "{")
-	old := syscall.NsecToTimeval(0)
-	must(t, syscall.Utimes(filepath.Join(n.confDir, "05-broken.conflist"), []syscall.Timeval{old, old}))
-	o, err := n.node().install(context.Background())
-	must(t, err)
-	if o.list != "10-flannel.conflist" || len(o.notes) != 1 || !strings.Contains(o.notes[0], "05-broken.conflist is invalid") {
-		t.Errorf("list %s, notes %q", o.list, o.notes)
+	for _, when := range []time.Time{time.Unix(0, 0), time.Now().Add(24 * time.Hour)} { // or a clock that was set back
+		must(t, os.Chtimes(filepath.Join(n.confDir, "05-broken.conflist"), when, when))
+		o, err := n.node().install(context.Background())
+		must(t, err)
+		if o.list != "10-flannel.conflist" || len(o.notes) != 1 || !strings.Contains(o.notes[0], "05-broken.conflist is invalid") {
+			t.Errorf("list %s, notes %q", o.list, o.notes)
+		}
 	}
 }
 

@@ -33,6 +33,13 @@ func isConverted(name string) bool { return strings.HasSuffix(name, convertedSuf
 // somebody is just writing: k3s and others do not write atomically.
 const settle = 10 * time.Second
 
+// fresh files have just been written. One from the future, of a clock that was
+// set back, would be fresh for as long.
+func (f configFile) fresh(now time.Time) bool {
+	age := now.Sub(f.modified)
+	return age >= 0 && age < settle
+}
+
 // plan is what to change so that the node is as it should be.
 type plan struct {
 	changes []change
@@ -132,7 +139,7 @@ func first(files []configFile, now time.Time) (*configFile, []string, error) {
 			return &files[i], notes, nil
 		}
 		note := fmt.Sprintf("%s is invalid (%v)", f.name, err)
-		if now.Sub(f.modified) < settle {
+		if f.fresh(now) {
 			return nil, notes, errors.New(note + ": waiting for whoever is writing it")
 		}
 		notes = append(notes, note+": CRI-O passes over it, containerd loads nothing while it is there")
@@ -242,7 +249,7 @@ func (p *plan) named(files []configFile) {
 func (p *plan) unread(f configFile, now time.Time) {
 	invalid := loadable(f)
 	switch {
-	case invalid != nil && now.Sub(f.modified) < settle:
+	case invalid != nil && f.fresh(now):
 		p.waiting = errors.Join(p.waiting, fmt.Errorf("%s is invalid (%w): waiting for whoever is writing it", f.name, invalid))
 	case invalid != nil:
 		p.notes = append(p.notes, fmt.Sprintf("%s is invalid (%v) and stays as it is", f.name, invalid))
