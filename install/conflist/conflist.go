@@ -157,10 +157,19 @@ func (l *List) Check(entry []byte) Fault {
 	return None
 }
 
-// Equal tells whether two JSON values are the same.
+// Equal tells whether two JSON values are the same, numbers as they are
+// written: as floating point large ones would be the same as their neighbours.
 func Equal(a, b []byte) bool {
-	var x, y any
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+	x, xerr := value(a)
+	y, yerr := value(b)
+	return xerr == nil && yerr == nil && reflect.DeepEqual(x, y)
+}
+
+func value(data []byte) (v any, err error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	err = d.Decode(&v)
+	return v, err
 }
 
 // Insert gives the list exactly one entry of ours. A list that has it right

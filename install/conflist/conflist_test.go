@@ -288,3 +288,19 @@ func TestConvertedKeepsGuests(t *testing.T) {
 		t.Errorf("a plugin that another chained into the list makes it wrong:\n%s", guest)
 	}
 }
+
+func TestEqual(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{`{"a":1,"b":[true]}`, ` { "b": [true], "a": 1 }`, true},
+		{`9007199254740993`, `9007199254740992`, false},
+		{`{"a":1}`, `{"a":"1"}`, false},
+		{`{`, `{`, false},
+	} {
+		if got := conflist.Equal([]byte(c.a), []byte(c.b)); got != c.want {
+			t.Errorf("%s and %s: %t", c.a, c.b, got)
+		}
+	}
+}
