@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tproxy-cni/tproxy-cni/install/inject"
@@ -111,7 +112,8 @@ func opt(name, preset, usage string, set func(*config, string) error) flags.Flag
 }
 
 func setListen(c *config, s string) error {
-	if _, _, err := net.SplitHostPort(s); err != nil {
+	_, port, err := net.SplitHostPort(s)
+	if _, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil {
 		return errors.New("want [ADDRESS]:PORT")
 	}
 	c.listen = s

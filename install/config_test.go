@@ -44,6 +44,7 @@ func TestCommandLine(t *testing.T) {
 				`--cri-socket "x": want an absolute path`, `flag --mode "nut"`, `flag --proxy-uid "0"`, `10.0.0.1 has no prefix length`,
 			},
 		},
+		{args: []string{"install", "--listen", ":99999"}, status: 2, stderr: []string{`--listen ":99999": want [ADDRESS]:PORT`}},
 		{args: []string{"setup"}, status: 2, stderr: []string{"--mode is missing (want nat or tproxy)"}},
 		{args: []string{"setup", "--mode", "none"}, status: 2, stderr: []string{"--mode is missing"}},
 		{args: []string{"inject", "-f", "/not/there.yaml"}, status: 1, stderr: []string{"/not/there.yaml"}},
