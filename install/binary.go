@@ -126,7 +126,7 @@ func askVersion(ctx context.Context, path string) ([]string, error) {
 		if errors.Is(err, syscall.ETXTBSY) && ctx.Err() == nil {
 			// A process that another thread just forked holds the file open
 			// for writing until it executes its own program.
-			time.Sleep(time.Millisecond)
+			wait(ctx, nil, time.Millisecond)
 			continue
 		}
 		if err != nil {
