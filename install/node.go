@@ -155,14 +155,17 @@ func (n *node) locked(ctx context.Context, f func() error) error {
 // also the proof that it worked. Others may write at the same time.
 func (n *node) apply(o *outcome, decide func([]configFile) plan) error {
 	const most = 10
+	var lost []string
 	for range most {
 		files, err := readConfigs(n.confDir)
 		if err != nil {
 			return trouble{atConfDir, err}
 		}
 		p := decide(files)
-		o.list, o.notes = p.list, p.notes
+		o.list, o.notes = p.list, nil
 		err = n.write(o, p.changes)
+		lost = append(lost, o.notes...)
+		o.notes = slices.Concat(lost, p.notes)
 		switch {
 		case errors.Is(err, errMoved):
 			continue
@@ -187,8 +190,14 @@ func (n *node) write(o *outcome, changes []change) error {
 			if err := n.disk.remove(path); err != nil {
 				return err
 			}
-		} else if err := n.disk.replace(path, n.content(path, ch)); err != nil {
-			return err
+		} else {
+			c := n.content(path, ch)
+			if err := n.disk.replace(path, c); err != nil {
+				return err
+			}
+			if uid, gid, err := owner(path); err == nil && (uid != c.uid || gid != c.gid) {
+				o.notes = append(o.notes, fmt.Sprintf("%s was %d:%d's and is %d:%d's now: the installer lacks CAP_CHOWN", ch.name, c.uid, c.gid, uid, gid))
+			}
 		}
 		o.patches = append(o.patches, ch.why)
 	}
@@ -200,9 +209,21 @@ func (n *node) write(o *outcome, changes []change) error {
 func (n *node) content(path string, ch change) content {
 	c := content{data: ch.new, mode: 0o600, uid: os.Geteuid(), gid: os.Getegid(), follow: true}
 	c.ready = func(string) error { return still(path, ch.old) }
-	if info, err := os.Stat(filepath.Join(n.confDir, ch.like)); err == nil {
-		st := info.Sys().(*syscall.Stat_t)
-		c.mode, c.uid, c.gid = info.Mode().Perm(), int(st.Uid), int(st.Gid)
+	like := filepath.Join(n.confDir, ch.like)
+	if info, err := os.Stat(like); err == nil {
+		c.mode = info.Mode().Perm()
+	}
+	if uid, gid, err := owner(like); err == nil {
+		c.uid, c.gid = uid, gid
 	}
 	return c
+}
+
+func owner(path string) (uid, gid int, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return int(st.Uid), int(st.Gid), nil
 }

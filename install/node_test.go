@@ -448,3 +448,25 @@ func TestDeleted(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnerLost: without CAP_CHOWN the list is written nevertheless, and it is
+// said whose it was.
+func TestOwnerLost(t *testing.T) {
+	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
+		t.Skip("needs root")
+	}
+	n := newTestNode(t, "10-flannel.conflist")
+	must(t, os.Chown(filepath.Join(n.confDir, "10-flannel.conflist"), 4711, 4712))
+	node := n.node()
+	node.disk.before = func(op, _ string) error {
+		if op == "chown" {
+			return syscall.EPERM
+		}
+		return nil
+	}
+	o, err := node.install(context.Background())
+	must(t, err)
+	if want := "10-flannel.conflist was 4711:4712's and is 0:0's now: the installer lacks CAP_CHOWN"; !slices.Equal(o.notes, []string{want}) {
+		t.Errorf("notes %q, want %q", o.notes, want)
+	}
+}
