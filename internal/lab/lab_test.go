@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,6 +37,35 @@ func TestNet(t *testing.T) {
 			t.Errorf("pod saw %s, client is %s", got, want)
 		}
 		srv.Close()
+	}
+}
+
+// TestFirstSocket: a process whose first socket is where lo is down still
+// listens on both families.
+func TestFirstSocket(t *testing.T) {
+	const env = "LAB_TEST_FIRST_SOCKET"
+	Need(t)
+	if os.Getenv(env) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestFirstSocket$")
+		cmd.Env = append(os.Environ(), env+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	// What a CNI plugin leaves: an address, and lo down.
+	down, up := New(t, "down"), New(t, "up").Up()
+	Veth(down, "eth0", up, "down0")
+	down.Addr("eth0", Client4+"/24", Client6+"/64")
+	for _, ns := range []*NS{down, up} {
+		l, err := ns.Listen("tcp", "[::]:7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if got := l.Addr().String(); got != "[::]:7" {
+			t.Errorf("listens on %s", got)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -101,6 +102,7 @@ func (ns *NS) Pids() []int {
 // that f opens stay in the namespace for their life; goroutines that f starts
 // are outside of it.
 func (ns *NS) Do(f func() error) error {
+	askIP()
 	done := make(chan error)
 	go func() {
 		// Never unlocked: a thread that was in another namespace is not
@@ -115,6 +117,26 @@ func (ns *NS) Do(f func() error) error {
 	}()
 	return <-done
 }
+
+// askIP has package net find out which IP versions there are. It asks once, by
+// sockets on lo, wherever the process happens to open its first one: in a pod
+// whose lo is down it would find IPv4 alone, and "[::]" would mean 0.0.0.0 from
+// then on.
+var askIP = sync.OnceFunc(func() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // as in Do
+		if unix.Unshare(unix.CLONE_NEWNET) != nil {
+			return
+		}
+		_ = command(context.Background(), "ip", "link", "set", "lo", "up").Run()
+		if l, err := net.Listen("tcp", ":0"); err == nil {
+			l.Close()
+		}
+	}()
+	<-done
+})
 
 func (ns *NS) enter() error {
 	fd, err := unix.Open(ns.Path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
