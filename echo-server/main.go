@@ -19,9 +19,8 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
-	"syscall"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/internal/version"
 )
 
@@ -45,19 +44,8 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 	}
 	log := c.log.New(stderr)
 
-	// The first signal ends accepting, the second the running connections.
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, kill, stop := drain.Signals(log, c.drain)
 	defer stop()
-	kill, cut := context.WithCancel(context.Background())
-	defer cut()
-	go func() {
-		log.Info("draining", "signal", (<-signals).String(), "drain", c.drain)
-		stop()
-		log.Warn("ending at once", "signal", (<-signals).String())
-		cut()
-	}()
 
 	ln, err := listen(ctx, c)
 	if err != nil {

@@ -12,10 +12,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/internal/version"
 )
 
@@ -40,19 +39,8 @@ func run(args []string, getenv func(string) string, drop func() error, stdout, s
 	}
 	log := c.log.New(stderr)
 
-	// The first signal ends accepting, the second the running connections.
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, kill, stop := drain.Signals(log, c.drain)
 	defer stop()
-	kill, cut := context.WithCancel(context.Background())
-	defer cut()
-	go func() {
-		log.Info("draining", "signal", (<-signals).String(), "drain", c.drain)
-		stop()
-		log.Warn("ending at once", "signal", (<-signals).String())
-		cut()
-	}()
 
 	if err := serve(ctx, kill, log, c, drop); err != nil {
 		log.Error("cannot serve", "err", err)

@@ -1,8 +1,8 @@
 // Package imports holds the repository to its import directions:
 //
 //	plugin → plugin/settings → plugin/redirect → internal/contract → nothing
-//	proxy, echo-server → internal/contract, internal/flags
-//	install → the same, plugin/settings, plugin/redirect, install/…
+//	proxy, echo-server → internal/contract, internal/flags, internal/drain
+//	install → internal/contract, internal/flags, plugin/settings, plugin/redirect, install/…
 //
 // No program imports another, and package lab is for tests and the demo.
 package imports
@@ -26,13 +26,14 @@ var may = map[string][]string{
 	"internal/version":  {},
 	"internal/imports":  {},
 	"internal/flags":    {},
+	"internal/drain":    {},
 	"internal/lab":      {},
 	"internal/demo":     {"internal/contract", "internal/lab"},
 	"plugin/redirect":   {"internal/contract"},
 	"plugin/settings":   {"internal/contract", "plugin/redirect"},
 	"plugin":            {"internal/contract", "internal/version", "plugin/redirect", "plugin/settings"},
-	"proxy":             {"internal/contract", "internal/flags", "internal/version"},
-	"echo-server":       {"internal/contract", "internal/flags", "internal/version"},
+	"proxy":             {"internal/contract", "internal/drain", "internal/flags", "internal/version"},
+	"echo-server":       {"internal/contract", "internal/drain", "internal/flags", "internal/version"},
 	"install/conflist":  {"internal/contract"},
 	"install/inject":    {"internal/contract", "plugin/settings"},
 	"install": {

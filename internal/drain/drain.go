@@ -1,0 +1,29 @@
+// Package drain is how a server ends: the first SIGTERM or SIGINT ends
+// accepting, the second the running connections.
+package drain
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// Signals returns a context that the first signal ends and one that the second
+// ends. The time to drain is for the log alone. The caller calls stop at its
+// end, which ends both.
+func Signals(log *slog.Logger, drain time.Duration) (accepting, running context.Context, stop func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	accepting, endAccepting := context.WithCancel(context.Background())
+	running, endRunning := context.WithCancel(context.Background())
+	go func() {
+		log.Info("draining", "signal", (<-signals).String(), "drain", drain)
+		endAccepting()
+		log.Warn("ending at once", "signal", (<-signals).String())
+		endRunning()
+	}()
+	return accepting, running, func() { endAccepting(); endRunning() }
+}
