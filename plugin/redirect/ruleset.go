@@ -2,6 +2,7 @@ package redirect
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -71,25 +72,33 @@ func (s *sets) own(own []netip.Addr) (own4, own6 *nftables.Set) {
 		s.add(nftables.Set{Name: "own6", KeyType: nftables.TypeIP6Addr}, addrs(v6))
 }
 
+// addresses are the sets that hold the pod's own: those at ADD, and IPv4 ones
+// that were learned since.
+type addresses struct{ own4, own6, later4 *nftables.Set }
+
 func inetTable(c Config, own []netip.Addr) table {
 	t := &nftables.Table{Name: contract.Table, Family: nftables.TableFamilyINet}
 	s := &sets{table: t}
 	own4, own6 := s.own(own)
 	later4 := s.add(nftables.Set{Name: "later4", KeyType: nftables.TypeIPAddr, Dynamic: true, Size: later4Size}, nil)
+	a := addresses{own4, own6, later4}
+	exemptions := chain{name: "exempt", rules: exempt(c, s)}
+	return table{t, s.list, slices.Concat(guard(c, a), inbound(c, a), []chain{exemptions}, closed(c, a))}
+}
 
-	newConnection := flagsAre(fin|syn|rst|ack, syn)
-	chains := []chain{
+func guard(c Config, a addresses) []chain {
+	return []chain{
 		// The guard: what leaves has a source of the pod's own, whatever its
 		// mark and whoever sent it.
 		{
 			"output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw, "",
 			[]words{
 				rule(oifname("lo"), goTo("loopback")),
-				rule(ip, saddr4.in(own4), accept),
-				rule(ip6, saddr6.in(own6), accept),
+				rule(ip, saddr4.in(a.own4), accept),
+				rule(ip6, saddr6.in(a.own6), accept),
 				rule(fibSaddrOif.local(expr.CmpOpEq), accept),
 				rule(ip6, saddr6.isNot(netip.IPv6Loopback().AsSlice()), fibSaddr.local(expr.CmpOpEq), accept),
-				rule(ip, saddr4.in(later4), accept),
+				rule(ip, saddr4.in(a.later4), accept),
 				rule(ip, saddr4.is(netip.IPv4Unspecified().AsSlice()), accept),
 				rule(ip6, saddr6.is(netip.IPv6Unspecified().AsSlice()), accept),
 				drop,
@@ -99,10 +108,10 @@ func inetTable(c Config, own []netip.Addr) table {
 		// is foreign at one end, then the pod talking to itself.
 		{name: "loopback", rules: []words{
 			rule(marked(mark), flagsAreNot(syn|ack, syn), notrack, accept),
-			rule(ip, daddr4.notIn(own4), daddr4.notIn(later4), daddr4.beginsNot(127), fibDaddrOif.local(expr.CmpOpEq), drop),
-			rule(ip6, daddr6.notIn(own6), daddr6.beginsNot(0xff), fibDaddr.local(expr.CmpOpNeq), drop),
-			rule(ip, saddr4.notIn(own4), saddr4.notIn(later4), saddr4.beginsNot(127), fibSaddrOif.local(expr.CmpOpEq), goTo("spoofed")),
-			rule(ip6, saddr6.notIn(own6), fibSaddr.local(expr.CmpOpNeq), goTo("spoofed")),
+			rule(ip, daddr4.notIn(a.own4), daddr4.notIn(a.later4), daddr4.beginsNot(127), fibDaddrOif.local(expr.CmpOpEq), drop),
+			rule(ip6, daddr6.notIn(a.own6), daddr6.beginsNot(0xff), fibDaddr.local(expr.CmpOpNeq), drop),
+			rule(ip, saddr4.notIn(a.own4), saddr4.notIn(a.later4), saddr4.beginsNot(127), fibSaddrOif.local(expr.CmpOpEq), goTo("spoofed")),
+			rule(ip6, saddr6.notIn(a.own6), fibSaddr.local(expr.CmpOpNeq), goTo("spoofed")),
 		}},
 		// The spoofed leg: only the proxy's uid may open it. Later segments
 		// may come from a closed socket, which has no uid any more.
@@ -113,57 +122,65 @@ func inetTable(c Config, own []netip.Addr) table {
 			drop,
 		}},
 	}
-	if c.Mode == contract.ModeTProxy {
-		chains = append(chains, divertIn(c), chain{name: "inbound", rules: append(ownDestination(own4, own6, later4),
-			rule(newConnection, socketTransparent(expr.CmpOpLte, 1), tproxyTo(c.ProxyPort), accept),
-			rule(flagsAreNot(fin|syn|rst|ack, syn), socketTransparent(expr.CmpOpEq, 1), accept),
-			rule(flagsAreNot(fin|syn|rst|ack, syn), socketTransparent(expr.CmpOpLte, 1), tproxyTo(c.ProxyPort), accept),
-		)})
-	} else {
-		chains = append(chains, redirectIn(c), chain{name: "inbound", rules: append(ownDestination(own4, own6, later4),
-			rule(tcp, socketTransparent(expr.CmpOpLte, 1), redirectTo(c.ProxyPort)),
-		)})
-	}
+}
 
+// newConnection is a SYN and nothing else.
+var newConnection = flagsAre(fin|syn|rst|ack, syn)
+
+// inbound hands new connections to the sidecar, as the mode has it.
+func inbound(c Config, a addresses) []chain {
+	own := ownDestination(a)
+	if c.Mode == contract.ModeNAT {
+		return []chain{redirectIn(c), {name: "inbound", rules: append(own,
+			rule(tcp, socketTransparent(expr.CmpOpLte, 1), redirectTo(c.ProxyPort)),
+		)}}
+	}
+	other := flagsAreNot(fin|syn|rst|ack, syn)
+	return []chain{divertIn(c), {name: "inbound", rules: append(own,
+		rule(newConnection, socketTransparent(expr.CmpOpLte, 1), tproxyTo(c.ProxyPort), accept),
+		rule(other, socketTransparent(expr.CmpOpEq, 1), accept),
+		rule(other, socketTransparent(expr.CmpOpLte, 1), tproxyTo(c.ProxyPort), accept),
+	)}}
+}
+
+func closed(c Config, a addresses) []chain {
 	intercepted := rule(tcp, dport.is(port(c.ProxyPort)), accept)
 	if c.Mode == contract.ModeTProxy {
 		intercepted = rule(tcp, socketTransparent(expr.CmpOpEq, 1), accept)
 	}
-	chains = append(chains,
-		chain{name: "exempt", rules: exempt(c, s)},
+	return []chain{
 		// Nothing from outside reaches a socket of the spoofed leg: a client
 		// that connects from a port which the proxy uses there is refused,
 		// and no stray segment gets in. Fail closed: a new connection that
 		// arrives at a local address and was not taken by the proxy is
 		// refused.
-		chain{
+		{
 			"input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, "",
 			[]words{
 				rule(iifname("lo"), accept),
-				rule(ip, daddr4.notIn(own4), fibDaddr.local(expr.CmpOpEq), unmarked, add(later4, daddr4)),
+				rule(ip, daddr4.notIn(a.own4), fibDaddr.local(expr.CmpOpEq), unmarked, add(a.later4, daddr4)),
 				rule(newConnection, socketMarked(mark), rejectWithReset),
 				rule(tcp, socketMarked(mark), drop),
 				rule(iifname(c.Interface), newConnection, goTo("closed_in")),
 			},
 		},
 		// A frame that somebody puts onto lo does not leave the pod.
-		chain{
+		{
 			"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, "",
 			[]words{rule(iifname("lo"), drop)},
 		},
-		chain{name: "closed_in", rules: []words{
+		{name: "closed_in", rules: []words{
 			intercepted,
 			jump("exempt"),
 			rule(tcp, rejectWithReset),
 		}},
-	)
-	return table{t, s.list, chains}
+	}
 }
 
 func redirectIn(c Config) chain {
 	return chain{
 		"redirect_in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, "",
-		[]words{rule(iifname(c.Interface), flagsAre(fin|syn|rst|ack, syn), goTo("inbound"))},
+		[]words{rule(iifname(c.Interface), newConnection, goTo("inbound"))},
 	}
 }
 
@@ -171,7 +188,7 @@ func divertIn(c Config) chain {
 	return chain{
 		"divert_in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, "",
 		[]words{
-			rule(iifname("lo"), marked(mark), flagsAre(fin|syn|rst|ack, syn), socketTransparent(expr.CmpOpEq, 1), rejectWithReset),
+			rule(iifname("lo"), marked(mark), newConnection, socketTransparent(expr.CmpOpEq, 1), rejectWithReset),
 			rule(iifname(c.Interface), tcp, goTo("inbound")),
 		},
 	}
@@ -179,10 +196,10 @@ func divertIn(c Config) chain {
 
 // ownDestination leaves alone what is not addressed to the pod (forwarding)
 // and what the settings exempt.
-func ownDestination(own4, own6, later4 *nftables.Set) []words {
+func ownDestination(a addresses) []words {
 	return []words{
-		rule(ip, daddr4.notIn(own4), daddr4.notIn(later4), fibDaddrIif.local(expr.CmpOpNeq), accept),
-		rule(ip6, daddr6.notIn(own6), fibDaddr.local(expr.CmpOpNeq), accept),
+		rule(ip, daddr4.notIn(a.own4), daddr4.notIn(a.later4), fibDaddrIif.local(expr.CmpOpNeq), accept),
+		rule(ip6, daddr6.notIn(a.own6), fibDaddr.local(expr.CmpOpNeq), accept),
 		jump("exempt"),
 	}
 }
