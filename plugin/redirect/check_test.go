@@ -192,6 +192,20 @@ func TestCheckSets(t *testing.T) {
 	}
 }
 
+// TestCheckAnyName: no name of the pod's interface is in the way.
+func TestCheckAnyName(t *testing.T) {
+	for _, name := range []string{scratchPeer, "fifteen-letters", "eth0.5@x"} {
+		pod, node := lab.New(t, "pod"), lab.New(t, "node")
+		lab.Veth(node, "pod0", pod, name)
+		c := Default(contract.ModeNAT)
+		c.Interface = name
+		apply(t, pod, c)
+		if err := Check(pod.Path(), c, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestOneInterface: a second network's ADD and DEL do no harm to the first.
 func TestOneInterface(t *testing.T) {
 	for name, c := range goldens() {

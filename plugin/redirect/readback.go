@@ -180,6 +180,9 @@ func dump(conn *mnl.Conn, family nftables.TableFamily, message int, tableAttr ui
 
 func cString(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 
+// scratchPeer is the other end of the scratch namespace's cable.
+const scratchPeer = "scratch"
+
 // scratch calls f with the path of a new network namespace that has lo and an
 // interface of that name, and is gone afterwards. It needs CAP_SYS_ADMIN.
 func scratch(ifname string, f func(path string) error) error {
@@ -192,8 +195,10 @@ func scratch(ifname string, f func(path string) error) error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return os.NewSyscallError("unshare", err)
 			}
-			link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "tproxy-scratch"}
-			link.Name = ifname
+			link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: scratchPeer}
+			if link.Name = ifname; ifname == link.PeerName {
+				link.PeerName += "1"
+			}
 			if err := netlink.LinkAdd(link); err != nil {
 				return fmt.Errorf("add interface %s: %w", ifname, err)
 			}
