@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
 )
 
@@ -185,9 +186,7 @@ func TestManyInstallers(t *testing.T) {
 // TestRealDisk: a file system that is full, and one that is read-only, in a
 // mount namespace of its own.
 func TestRealDisk(t *testing.T) {
-	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
-		t.Skip("needs root")
-	}
+	lab.Need(t)
 	for _, tc := range []struct{ name, dir, options, want string }{
 		{"full bin dir", "bin", "size=64k", "no space left on device"},
 		{"full conf dir", "net.d", "size=4k", "no space left on device"},

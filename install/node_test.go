@@ -18,6 +18,7 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/install/conflist"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
 // configurations are those of testdata.
@@ -452,9 +453,7 @@ func TestDeleted(t *testing.T) {
 // TestOwnerLost: without CAP_CHOWN the list is written nevertheless, and it is
 // said whose it was.
 func TestOwnerLost(t *testing.T) {
-	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
-		t.Skip("needs root")
-	}
+	lab.Need(t)
 	n := newTestNode(t, "10-flannel.conflist")
 	must(t, os.Chown(filepath.Join(n.confDir, "10-flannel.conflist"), 4711, 4712))
 	node := n.node()
