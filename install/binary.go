@@ -33,6 +33,7 @@ func (b *binary) path() string { return filepath.Join(b.dir, contract.PluginType
 type stamp struct {
 	dev, inode      uint64
 	size            int64
+	mode            uint32
 	changed, edited syscall.Timespec
 }
 
@@ -44,7 +45,7 @@ func stampOf(path string) (s stamp, err error) {
 		return s, err
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	return stamp{st.Dev, st.Ino, st.Size, st.Ctim, st.Mtim}, nil
+	return stamp{st.Dev, st.Ino, st.Size, st.Mode, st.Ctim, st.Mtim}, nil
 }
 
 func (b *binary) stamps() (s stamps, err error) {
@@ -61,7 +62,8 @@ func (b *binary) stamps() (s stamps, err error) {
 // instance because the node is of another architecture, never takes the place
 // of one that does.
 func (b *binary) put(ctx context.Context, d disk) (why string, err error) {
-	if now, err := b.stamps(); err == nil && now == b.right {
+	now, err := b.stamps() // before we look, so that no later change passes for what we saw
+	if err == nil && now == b.right {
 		return "", nil
 	}
 	want, err := os.ReadFile(b.source)
@@ -83,8 +85,10 @@ func (b *binary) put(ctx context.Context, d disk) (why string, err error) {
 	if b.supported, err = askVersion(ctx, b.path()); err != nil {
 		return why, err
 	}
-	b.right, err = b.stamps()
-	return why, err
+	if b.right = now; why != "" {
+		b.right = stamps{} // the next attempt looks at what is there now
+	}
+	return why, nil
 }
 
 func (b *binary) differs(want []byte) (why string, err error) {

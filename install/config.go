@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,9 +61,9 @@ var (
 var options = slices.Concat(
 	of(onNode,
 		opt("cni-conf-dir", "/etc/cni/net.d", "`directory` of the node's CNI configurations",
-			flags.Text(func(c *config) *string { return &c.confDir })),
+			directory(func(c *config) *string { return &c.confDir })),
 		opt("cni-bin-dir", "/opt/cni/bin", "`directory` of the node's CNI plugins",
-			flags.Text(func(c *config) *string { return &c.binDir })),
+			directory(func(c *config) *string { return &c.binDir })),
 		opt("once", "false", "do it, verify it and end",
 			flags.Boolean(func(c *config) *bool { return &c.once })),
 		opt("listen", fmt.Sprintf(":%d", port), "`address` that answers /healthz, /readyz and /metrics", setListen),
@@ -109,6 +110,17 @@ func opt(name, preset, usage string, set func(*config, string) error) flags.Flag
 		f.Env = "TPROXY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 	}
 	return f
+}
+
+// directory is a Set for an absolute path: of `--cni-conf-dir --once`, with the
+// value forgotten, "--once" would be the directory.
+func directory(field func(*config) *string) func(*config, string) error {
+	return func(c *config, s string) error {
+		if *field(c) = s; !filepath.IsAbs(s) {
+			return errors.New("want an absolute path")
+		}
+		return nil
+	}
 }
 
 func setListen(c *config, s string) error {

@@ -45,6 +45,8 @@ func TestCommandLine(t *testing.T) {
 			},
 		},
 		{args: []string{"install", "--listen", ":99999"}, status: 2, stderr: []string{`--listen ":99999": want [ADDRESS]:PORT`}},
+		{args: []string{"install", "--cni-conf-dir", "--once"}, status: 2, stderr: []string{`--cni-conf-dir "--once": want an absolute path`}},
+		{args: []string{"uninstall", "--once", "--cni-bin-dir="}, status: 2, stderr: []string{`--cni-bin-dir "": want an absolute path`}},
 		{args: []string{"setup"}, status: 2, stderr: []string{"--mode is missing (want nat or tproxy)"}},
 		{args: []string{"setup", "--mode", "none"}, status: 2, stderr: []string{"--mode is missing"}},
 		{args: []string{"inject", "-f", "/not/there.yaml"}, status: 1, stderr: []string{"/not/there.yaml"}},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -12,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-
-	"github.com/containernetworking/cni/libcni"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
@@ -76,7 +73,7 @@ exit
 // basePlugins are those that make pods' interfaces in the tests'
 // configurations; only their names matter.
 var basePlugins = []string{
-	"a", "aws-cni", "bridge", "calico", "cilium-cni", "flannel", "multus", "ptp", "weave-net",
+	"a", "aws-cni", "bridge", "calico", "cilium-cni", "flannel", "multus", "multus-shim", "ptp", "weave-net",
 }
 
 // programs is what the bin dir has besides them.
@@ -139,6 +136,19 @@ func (n *theNode) writeConf(name, data string) {
 	n.configs[name] = data
 }
 
+// edit is what somebody else does to a configuration.
+func (n *theNode) edit(name, old, by string) {
+	n.t.Helper()
+	path := filepath.Join(n.confDir, name)
+	data, err := os.ReadFile(path)
+	must(n.t, err)
+	text := strings.Replace(string(data), old, by, 1)
+	if text == string(data) {
+		n.t.Fatalf("%q is not in %s", old, data)
+	}
+	must(n.t, os.WriteFile(path, []byte(text), 0o600))
+}
+
 // upgrade puts another version of the plugin into the image.
 func (n *theNode) upgrade(version string) {
 	n.t.Helper()
@@ -181,72 +191,6 @@ func (n *theNode) command(verb string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// tree is every file of a directory with its mode, owner and content.
-func tree(t *testing.T, dir string) map[string]string {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	must(t, err)
-	files := map[string]string{}
-	for _, e := range entries {
-		info, err := e.Info()
-		must(t, err)
-		var data []byte
-		if info.Mode().IsRegular() {
-			data, err = os.ReadFile(filepath.Join(dir, e.Name()))
-			must(t, err)
-		}
-		st := info.Sys().(*syscall.Stat_t)
-		files[e.Name()] = fmt.Sprintf("%v %d:%d\n%s", info.Mode(), st.Uid, st.Gid, data)
-	}
-	return files
-}
-
-// load is what a runtime takes from the directory, by containerd's rule: the
-// first file in order, and an error if that is invalid.
-func load(dir string) (*libcni.NetworkConfigList, error) {
-	for {
-		files, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
-		if err != nil || len(files) == 0 {
-			return nil, fmt.Errorf("no configuration (%v)", err)
-		}
-		var list *libcni.NetworkConfigList
-		if strings.HasSuffix(files[0], ".conflist") {
-			list, err = libcni.NetworkConfFromFile(files[0])
-		} else {
-			list, err = loadSingle(files[0])
-		}
-		// A file that went between the two looks makes the runtime, which is
-		// told of it, look again.
-		if _, gone := os.Lstat(files[0]); gone == nil || err == nil {
-			return list, err
-		}
-	}
-}
-
-func loadSingle(path string) (*libcni.NetworkConfigList, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	conf, err := libcni.NetworkPluginConfFromBytes(data)
-	if err != nil {
-		return nil, err
-	}
-	//lint:ignore SA1019 runtimes do so as long as there are such files
-	return libcni.ConfListFromConf(conf)
-}
-
-// types are the plugins that a runtime would run.
-func types(t *testing.T, dir string) (list []string) {
-	t.Helper()
-	l, err := load(dir)
-	must(t, err)
-	for _, p := range l.Plugins {
-		list = append(list, p.Network.Type)
-	}
-	return list
-}
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -273,5 +217,3 @@ func (l *logs) String() string {
 }
 
 var _ io.Writer = (*logs)(nil)
-
-func isOurs(p *libcni.PluginConfig) bool { return p.Network.Type == contract.PluginType }

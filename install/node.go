@@ -120,7 +120,7 @@ func there(dir string) error {
 func (n *node) setAside() (notes []string) {
 	paths, _ := filepath.Glob(filepath.Join(n.confDir, "*.cilium_bak"))
 	for _, path := range paths {
-		if data, err := os.ReadFile(path); err == nil && namesOurs.Match(data) {
+		if data, err := os.ReadFile(path); err == nil && namesOurs(data) {
 			notes = append(notes, filepath.Base(path)+" has our entry: take it out before anybody puts that file back")
 		}
 	}
@@ -142,13 +142,32 @@ func (n *node) locked(ctx context.Context, f func() error) error {
 		return trouble{atConfDir, err}
 	}
 	defer unlock()
-	if err := n.disk.sweep(n.confDir); err != nil {
-		return trouble{atConfDir, err}
+	for _, dir := range n.confDirs() {
+		if err := n.disk.sweep(dir); err != nil {
+			return trouble{atConfDir, err}
+		}
 	}
 	if err := n.disk.sweep(n.plugin.dir); err != nil {
 		return trouble{atBinary, err}
 	}
 	return f()
+}
+
+// confDirs are the directories that we write configurations to: also those
+// behind links, of which an owner swaps one for another.
+func (n *node) confDirs() []string {
+	dirs := []string{n.confDir}
+	entries, _ := os.ReadDir(n.confDir) // whoever reads the files says what is wrong
+	for _, e := range entries {
+		if e.Type()&fs.ModeSymlink == 0 {
+			continue
+		}
+		target, err := behind(filepath.Join(n.confDir, e.Name()))
+		if dir := filepath.Dir(target); err == nil && !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
 }
 
 // apply reads, decides and writes until nothing is to do any more, which is

@@ -2,138 +2,146 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
-// TestRandomOwners: whatever the owners of the other files do, in any order,
-// between our attempts, we are in the configuration that a runtime takes
-// whenever there is one, and after uninstall every file is as its owner wrote
-// it and none is there besides.
-func TestRandomOwners(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	ctx := context.Background()
-	for range 60 {
-		n := newTestNode(t)
-		node := n.node()
-		var story []string
-		for range 1 + r.IntN(8) {
-			story = append(story, n.act(r))
+// TestOwnersGoOn: what others do to their files while we are installed.
+func TestOwnersGoOn(t *testing.T) {
+	const single, converted = "10-bridge.conf", "10-bridge-tproxy-cni.conflist"
+	bridge := func(n *theNode) string { return n.configs[single] }
+	for _, tc := range []struct {
+		name, file string
+		change     func(t *testing.T, n *theNode)
+		reason     string   // of the patch that follows
+		plugins    []string // then
+		left       []string // files after uninstall
+	}{
+		{
+			"single rewritten", single,
+			func(t *testing.T, n *theNode) {
+				n.writeConf(single, strings.Replace(bridge(n), "10.", "11.", 1))
+			}, "original changed",
+			[]string{"bridge", "tproxy-cni"},
+			[]string{single},
+		},
+		{
+			"single reformatted", single,
+			func(t *testing.T, n *theNode) { n.writeConf(single, bridge(n)+"\n\n") },
+			"",
+			[]string{"bridge", "tproxy-cni"},
+			[]string{single},
+		},
+		{
+			"another chained into the converted list", single,
+			func(t *testing.T, n *theNode) {
+				path := filepath.Join(n.confDir, converted)
+				data, err := os.ReadFile(path)
+				must(t, err)
+				text := strings.TrimSuffix(string(data), "\n  ]\n}\n") + `,{"type":"linkerd-cni"}]}`
+				must(t, os.WriteFile(path, []byte(text), 0o600))
+			}, "",
+			[]string{"bridge", "tproxy-cni", "linkerd-cni"},
+			[]string{single},
+		},
+		{
+			"single replaced by a list", single,
+			func(t *testing.T, n *theNode) {
+				must(t, os.Remove(filepath.Join(n.confDir, single)))
+				n.writeConf("10-bridge.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`)
+			}, "entry missing",
+			[]string{"ptp", "tproxy-cni"},
+			[]string{"10-bridge.conflist"},
+		},
+		{
+			"a list that comes first", single,
+			func(t *testing.T, n *theNode) {
+				n.writeConf("05-a.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`)
+			}, "entry missing",
+			[]string{"ptp", "tproxy-cni"},
+			[]string{"05-a.conflist", single},
+		},
+		{
+			"a single that comes first", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) {
+				n.writeConf("05-a.conf", `{"name":"n","cniVersion":"1.0.0","type":"ptp"}`)
+			}, "entry missing",
+			[]string{"ptp", "tproxy-cni"},
+			[]string{"05-a.conf", "10-flannel.conflist"},
+		},
+		{
+			"list rewritten", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) { n.writeConf("10-flannel.conflist", n.configs["10-flannel.conflist"]) },
+			"entry missing",
+			[]string{"flannel", "portmap", "bandwidth", "tproxy-cni"},
+			[]string{"10-flannel.conflist"},
+		},
+		{
+			"binary removed", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) { must(t, os.Remove(filepath.Join(n.binDir, "tproxy-cni"))) },
+			"binary missing", nil,
+			[]string{"10-flannel.conflist"},
+		},
+		{
+			"binary changed", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) {
+				must(t, os.WriteFile(filepath.Join(n.binDir, "tproxy-cni"), []byte("changed"), 0o755))
+			}, "binary changed", nil,
+			[]string{"10-flannel.conflist"},
+		},
+		{
+			"binary not executable", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) { must(t, os.Chmod(filepath.Join(n.binDir, "tproxy-cni"), 0o644)) },
+			"binary changed", nil,
+			[]string{"10-flannel.conflist"},
+		},
+		{
+			"binary a link", "10-flannel.conflist",
+			func(t *testing.T, n *theNode) {
+				must(t, os.Remove(filepath.Join(n.binDir, "tproxy-cni")))
+				n.elsewhere = filepath.Join(n.image, "busybox")
+				must(t, os.WriteFile(n.elsewhere, []byte("not ours"), 0o755))
+				must(t, os.Symlink(n.elsewhere, filepath.Join(n.binDir, "tproxy-cni")))
+			}, "binary changed", nil,
+			[]string{"10-flannel.conflist"},
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ctx := context.Background()
+			n := newTestNode(t, tc.file)
+			node := n.node()
 			_, err := node.install(ctx)
-			var tr trouble
-			if err != nil && (!errors.As(err, &tr) || tr.kind != atWaiting) {
-				t.Fatalf("%v after %q", err, story)
+			must(t, err)
+			tc.change(t, n)
+			o, err := node.install(ctx)
+			must(t, err)
+			if got := strings.Join(o.patches, ","); tc.reason == "" && got != "" || !strings.HasPrefix(got, tc.reason) {
+				t.Errorf("patches %q, want %q", got, tc.reason)
 			}
-			if len(n.configs) == 0 {
-				if left := tree(t, n.confDir); len(left) > 0 {
-					t.Fatalf("the only files are ours: %v after %q", left, story)
+			if n.elsewhere != "" {
+				if data, _ := os.ReadFile(n.elsewhere); string(data) != "not ours" {
+					t.Errorf("a file behind a symbolic link was written: %.40q", data)
 				}
-				continue
 			}
-			list, lerr := load(n.confDir)
-			if err == nil && (lerr != nil || !slices.ContainsFunc(list.Plugins, isOurs)) {
-				t.Fatalf("ready, and a runtime finds %v (%v) after %q", list, lerr, story)
+			if got := types(t, n.confDir); tc.plugins != nil && !slices.Equal(got, tc.plugins) {
+				t.Errorf("plugins are %q, want %q", got, tc.plugins)
 			}
-			if err != nil && lerr == nil && !n.halfWritten() {
-				t.Fatalf("%v, and a runtime finds %v after %q", err, list.Name, story)
+			if _, err = node.uninstall(ctx, false); err != nil {
+				t.Fatal(err)
 			}
-		}
-		if n.halfWritten() {
-			n.finish()
-		}
-		_, err := node.uninstall(ctx, false)
-		must(t, err)
-		got := map[string]string{}
-		for name, text := range tree(t, n.confDir) {
-			_, got[name], _ = strings.Cut(text, "\n")
-		}
-		if diff := cmp.Diff(n.configs, got); diff != "" {
-			t.Fatalf("after %q (-owners +is):\n%s", story, diff)
-		}
-	}
-}
-
-var ownersNames = []string{"05-a.conflist", "10-b.conf", "10-b.json", "10-b.conflist", "20-c.json"}
-
-// act is one thing that an owner does.
-func (n *theNode) act(r *rand.Rand) string {
-	name := ownersNames[r.IntN(len(ownersNames))]
-	whole := fmt.Sprintf(`{"name":"n%d","cniVersion":"1.0.0","type":"ptp","x":[1.50, 2]}`, r.IntN(100))
-	if strings.HasSuffix(name, ".conflist") {
-		whole = fmt.Sprintf(`{"name":"n%d","cniVersion":"1.0.0", "plugins":[ {"type":"ptp"}, {"type":"portmap"} ] }`, r.IntN(100))
-	}
-	switch r.IntN(4) {
-	case 0:
-		_ = os.Remove(filepath.Join(n.confDir, name))
-		delete(n.configs, name)
-		return "remove " + name
-	case 1:
-		n.writeConf(name, whole[:r.IntN(len(whole))])
-		return "half of " + name
-	default:
-		n.writeConf(name, whole)
-		return "write " + name
-	}
-}
-
-func (n *theNode) halfWritten() bool {
-	for _, data := range n.configs {
-		if !json.Valid([]byte(data)) {
-			return true
-		}
-	}
-	return false
-}
-
-// finish writes whole what was written in half.
-func (n *theNode) finish() {
-	for name, data := range n.configs {
-		if json.Valid([]byte(data)) {
-			continue
-		}
-		whole := `{"name":"n","cniVersion":"1.0.0","type":"ptp"}`
-		if strings.HasSuffix(name, ".conflist") {
-			whole = `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`
-		}
-		n.writeConf(name, whole)
-	}
-}
-
-// TestRealPlugin: the plugin itself is put, runs there, and takes the entry
-// that we make for it.
-func TestRealPlugin(t *testing.T) {
-	n := newTestNode(t, "10-calico.conflist")
-	source := filepath.Join(n.image, contract.PluginType)
-	must(t, os.Remove(source))
-	build := exec.Command("go", "build", "-o", source, "../plugin")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	node := n.node()
-	_, err := node.install(context.Background())
-	must(t, err)
-	if !slices.Contains(node.plugin.supported, "1.0.0") {
-		t.Errorf("the plugin speaks %q", node.plugin.supported)
-	}
-	cmd := exec.Command(filepath.Join(n.binDir, contract.PluginType))
-	cmd.Env = []string{"CNI_COMMAND=STATUS", "CNI_PATH=" + n.binDir}
-	cmd.Stdin = strings.NewReader(`{"cniVersion":"1.1.0","name":"n",` + string(n.entry[1:]))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("STATUS with our entry: %v\n%s", err, out)
+			var left []string
+			for name, text := range tree(t, n.confDir) {
+				left = append(left, name)
+				if _, data, _ := strings.Cut(text, "\n"); data != n.configs[name] {
+					t.Errorf("%s is\n%s\nits owner wrote\n%s", name, data, n.configs[name])
+				}
+			}
+			if slices.Sort(left); !slices.Equal(left, tc.left) {
+				t.Errorf("left %q, want %q", left, tc.left)
+			}
+		})
 	}
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -180,6 +180,10 @@ func (p *plan) convert(single configFile, have *configFile, entry []byte, fits f
 	if err := fits(single.name, c.CNIVersion, c.Type); err != nil {
 		return err
 	}
+	if generatedByMultus(c.Type, single.data) {
+		return fmt.Errorf("%s: Multus' entrypoint would take a list made of it for the network to delegate to, and call itself without end: "+
+			"use Multus' daemon (multus-shim), or a network of cniVersion 1.0.0, for which the entrypoint writes a list", single.name)
+	}
 	p.list = convertedName(single.name)
 	ch := change{name: p.list, why: string(conflist.Missing), like: single.name}
 	if have != nil {
@@ -196,75 +200,12 @@ func (p *plan) convert(single configFile, have *configFile, entry []byte, fits f
 	return err
 }
 
-// planUninstall takes our entry out of every list, and deletes those that we
-// made of a single plugin.
-func planUninstall(files []configFile, now time.Time) (p plan) {
-	for _, f := range files {
-		if filepath.Ext(f.name) != ".conflist" {
-			continue
-		}
-		l, err := conflist.Parse(f.data)
-		o := original(files, f.name)
-		if isConverted(f.name) && (o == nil || loadable(*o) == nil) {
-			p.changes = append(p.changes, change{name: f.name, old: f.data, why: "uninstalled"})
-			if g := guests(l); g != nil {
-				p.notes = append(p.notes, fmt.Sprintf("with %s go the plugins that others chained into it: %s", f.name, strings.Join(g, ", ")))
-			}
-			continue
-		}
-		if isConverted(f.name) { // without it the node would have no network
-			p.waiting = errors.Join(p.waiting, fmt.Errorf("%s stays until %s is valid", f.name, o.name))
-		}
-		switch {
-		case err != nil:
-			p.unread(f, now)
-		case l.Has():
-			if data, err := conflist.Remove(f.data); err == nil {
-				p.changes = append(p.changes, change{name: f.name, old: f.data, new: data, why: "uninstalled", like: f.name})
-			}
-		}
-	}
-	p.named(files)
-	return p
-}
-
-var namesOurs = regexp.MustCompile(`"type"\s*:\s*"` + contract.PluginType + `"`)
-
-// named waits while a configuration that stays names our program, as Multus
-// writes others' plugins into its delegates: without it every pod would fail.
-func (p *plan) named(files []configFile) {
-	for _, f := range files {
-		if i := slices.IndexFunc(p.changes, func(ch change) bool { return ch.name == f.name }); i >= 0 {
-			f.data = p.changes[i].new
-		}
-		if loadable(f) == nil && namesOurs.Match(f.data) {
-			p.waiting = errors.Join(p.waiting, fmt.Errorf(
-				"%s still names %s, alone or in a delegate: its owner has to write it anew", f.name, contract.PluginType))
-		}
-	}
-}
-
-// unread is a list that we cannot edit. One that no runtime loads does no
-// harm, once it is clear that nobody is just writing it.
-func (p *plan) unread(f configFile, now time.Time) {
-	invalid := loadable(f)
-	switch {
-	case invalid != nil && f.fresh(now):
-		p.waiting = errors.Join(p.waiting, fmt.Errorf("%s is invalid (%w): waiting for whoever is writing it", f.name, invalid))
-	case invalid != nil:
-		p.notes = append(p.notes, fmt.Sprintf("%s is invalid (%v) and stays as it is", f.name, invalid))
-	}
-}
-
-// guests are the plugins in a converted list besides the original's and ours.
-func guests(l *conflist.List) (types []string) {
-	if l == nil {
-		return nil
-	}
-	for _, pl := range l.Plugins[1:] {
-		if pl.Type != contract.PluginType {
-			types = append(types, pl.Type)
-		}
-	}
-	return types
+// generatedByMultus tells whether a single configuration is of the kind that
+// Multus' entrypoint (cmd/thin_entrypoint) writes: from the first file of the
+// directory whose name does not begin with "00-multus.conf", again whenever
+// that file changes. Our list would be that file, because it sorts before. The
+// daemon, whose plugin is multus-shim, passes over every 00-multus.
+func generatedByMultus(plugin string, data []byte) bool {
+	var c struct{ Delegates []json.RawMessage }
+	return plugin == "multus" && json.Unmarshal(data, &c) == nil && len(c.Delegates) > 0
 }

@@ -173,10 +173,15 @@ func podAddrs(n *cri.PodSandboxNetworkStatus) (addrs []netip.Addr) {
 	return addrs
 }
 
-// netNSPath finds the network namespace in what containerd and CRI-O tell a
-// verbose caller: the sandbox's OCI specification. CRI itself has no word for
-// it.
+// netNSPath finds the network namespace in what a verbose caller is told of a
+// sandbox, for which CRI itself has no word. Both runtimes put the OCI
+// specification into the same place: containerd (sbserver's SandboxInfo) among
+// much else, CRI-O (server/sandbox_status.go, createSandboxInfo) beside image
+// and pid, or alone where the pod has no infra container.
 func netNSPath(info map[string]string) (string, error) {
+	if info["info"] == "" {
+		return "", errors.New("the runtime has no info of the sandbox")
+	}
 	var verbose struct {
 		RuntimeSpec struct {
 			Linux struct {

@@ -53,7 +53,8 @@ func watch(ctx context.Context, log *slog.Logger, dirs ...string) <-chan struct{
 	return out
 }
 
-// follow watches the directories, again where they were made anew, and those
+// follow watches the directories, again where they were made anew or are links
+// that lead elsewhere now, of which the directories above tell; and those
 // behind symbolic links in them, as of a directory that is swapped through
 // ..data.
 func follow(w *fsnotify.Watcher, dirs []string) {
@@ -61,7 +62,8 @@ func follow(w *fsnotify.Watcher, dirs []string) {
 		return
 	}
 	for _, dir := range dirs {
-		_ = w.Add(dir) // what does not exist yet may on the next tick
+		_ = w.Add(filepath.Dir(dir))
+		_ = w.Add(dir) // what does not exist yet may later
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
 			if e.Type()&os.ModeSymlink == 0 {

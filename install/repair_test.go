@@ -1,171 +1,22 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
 )
-
-// wired is a pod with both addresses and a client.
-func wired(t *testing.T) *lab.Net {
-	t.Helper()
-	lab.Need(t)
-	n := lab.NewNet(t)
-	n.Wire()
-	return n
-}
-
-var podAddresses = []netip.Addr{netip.MustParseAddr(lab.Pod4), netip.MustParseAddr(lab.Pod6)}
-
-// TestSetup: an init container's CAP_NET_ADMIN is enough where the sysctls are
-// right already; where they are not and cannot be written, they are named and
-// nothing is changed.
-func TestSetup(t *testing.T) {
-	readOnly := []string{
-		"unshare", "--mount", "sh", "-c",
-		`mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"`, "sh",
-	}
-	for _, mode := range modes {
-		for _, tc := range []struct {
-			name   string
-			front  []string
-			preset bool
-			fails  string
-		}{
-			{"sysctls preset", readOnly, true, ""},
-			{"sysctls not preset", readOnly, false, "net.ipv4.tcp_fwmark_accept=1 net.ipv4.fwmark_reflect=1 net.ipv6.fwmark_reflect=1 net.ipv6.ip_nonlocal_bind=1"},
-			{"privileged", nil, false, ""},
-		} {
-			t.Run(mode+" "+tc.name, func(t *testing.T) {
-				pod := wired(t).Pod
-				n := newTestNode(t)
-				if tc.preset {
-					for _, key := range redirect.Sysctls() {
-						pod.Sysctl(key, "1")
-					}
-				}
-				before := pod.Run("nft", "list", "ruleset") + pod.Run("ip", "rule")
-				setup := func() (string, error) {
-					user := lab.User{Caps: []string{"net_admin"}, NoNewPrivs: true}
-					args := append(tc.front, user.Args(n.program(), "setup", "--mode", mode, "--include-inbound-ports", "80,8000-8099")...)
-					cmd := exec.Command(args[0], args[1:]...)
-					cmd.Env = append(os.Environ(), envRun+"=1", "TPROXY_EXCLUDE_INBOUND_PORTS=8001")
-					return pod.TryCmd(cmd)
-				}
-				out, err := setup()
-				if tc.fails != "" {
-					if err == nil || !strings.Contains(out, tc.fails) || !strings.Contains(out, "securityContext.sysctls") {
-						t.Errorf("%v\n%s", err, out)
-					}
-					if after := pod.Run("nft", "list", "ruleset") + pod.Run("ip", "rule"); after != before {
-						t.Errorf("changed:\n%s", after)
-					}
-					return
-				}
-				if err != nil {
-					t.Fatalf("%v\n%s", err, out)
-				}
-				c := redirect.Default(mode)
-				c.IncludePorts = []redirect.PortRange{{Low: 80, High: 80}, {Low: 8000, High: 8099}}
-				c.ExcludePorts = []redirect.PortRange{{Low: 8001, High: 8001}}
-				must(t, redirect.Check(pod.Path(), c, podAddresses))
-				if out, err := setup(); err != nil { // the kubelet may run it again
-					t.Errorf("twice: %v\n%s", err, out)
-				}
-				must(t, redirect.Check(pod.Path(), c, podAddresses))
-			})
-		}
-	}
-}
-
-// fakeRuntime answers the two calls of CRI that repair makes.
-type fakeRuntime struct {
-	cri.UnimplementedRuntimeServiceServer
-	mu   sync.Mutex
-	pods []fakePod
-}
-
-type fakePod struct {
-	name, netns string
-	annotations map[string]string
-	host        bool
-}
-
-func (r *fakeRuntime) set(pods ...fakePod) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.pods = pods
-}
-
-func (r *fakeRuntime) ListPodSandbox(_ context.Context, q *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if q.GetFilter().GetState().GetState() != cri.PodSandboxState_SANDBOX_READY {
-		return nil, fmt.Errorf("asked for other than ready pods")
-	}
-	out := &cri.ListPodSandboxResponse{}
-	for _, p := range r.pods {
-		out.Items = append(out.Items, &cri.PodSandbox{
-			Id: "id-" + p.name, Annotations: p.annotations, Metadata: &cri.PodSandboxMetadata{Name: p.name, Namespace: "test"},
-		})
-	}
-	return out, nil
-}
-
-func (r *fakeRuntime) PodSandboxStatus(_ context.Context, q *cri.PodSandboxStatusRequest) (*cri.PodSandboxStatusResponse, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, p := range r.pods {
-		if "id-"+p.name != q.PodSandboxId || !q.Verbose {
-			continue
-		}
-		network := cri.NamespaceMode_POD
-		if p.host {
-			network = cri.NamespaceMode_NODE
-		}
-		return &cri.PodSandboxStatusResponse{
-			Status: &cri.PodSandboxStatus{
-				Network: &cri.PodSandboxNetworkStatus{Ip: lab.Pod4, AdditionalIps: []*cri.PodIP{{Ip: lab.Pod6}}},
-				Linux:   &cri.LinuxPodSandboxStatus{Namespaces: &cri.Namespace{Options: &cri.NamespaceOption{Network: network}}},
-			},
-			// As containerd 2 tells it, shortened.
-			Info: map[string]string{"info": fmt.Sprintf(
-				`{"pid":4711,"runtimeSpec":{"ociVersion":"1.2.1","linux":{"namespaces":[{"type":"pid"},{"type":"network","path":%q}]}}}`, p.netns)},
-		}, nil
-	}
-	return nil, fmt.Errorf("no sandbox %s", q.PodSandboxId)
-}
-
-// serveRuntime returns the socket.
-func serveRuntime(t *testing.T, r *fakeRuntime) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "cri.sock")
-	ln, err := net.Listen("unix", path)
-	must(t, err)
-	s := grpc.NewServer(grpc.MaxSendMsgSize(16 << 20)) // containerd's
-	cri.RegisterRuntimeServiceServer(s, r)
-	go func() { _ = s.Serve(ln) }()
-	t.Cleanup(s.Stop)
-	return path
-}
 
 // answer accepts connections in the pod and answers each text with its own
 // name before it. The sidecar's stand-in is transparent, for tproxy mode.
@@ -330,5 +181,43 @@ func TestNotOurs(t *testing.T) {
 	lab.Need(t)
 	if err := notOurs(lab.New(t, "pod").Path()); err != nil {
 		t.Errorf("another: %v", err)
+	}
+}
+
+// TestNetNSPath: what runtimes tell of a sandbox, with what does not matter cut
+// short: containerd 2.1 as `crictl inspectp` shows it; CRI-O 1.34 after its
+// server/sandbox_status.go, with an infra container and, by default, without.
+func TestNetNSPath(t *testing.T) {
+	const namespaces = `"linux":{"resources":{"cpu":{"shares":2}},"cgroupsPath":"kubepods","namespaces":[` +
+		`{"type":"pid"},{"type":"network","path":"PATH"},{"type":"uts","path":"/var/run/utsns/46775c43"}],"maskedPaths":["/proc/acpi"]}`
+	path := filepath.Join(t.TempDir(), "46775c43-417c-4b84-891b-0053bc45c006")
+	must(t, os.WriteFile(path, nil, 0o600))
+	for name, text := range map[string]string{
+		"containerd": `{"pid":4711,"processStatus":"running","netNamespaceClosed":false,"image":"pause:3.10","snapshotKey":"a","snapshotter":"overlayfs",` +
+			`"runtimeHandler":"","runtimeType":"io.containerd.runc.v2","runtimeOptions":null,"config":{"metadata":{"name":"web"},"linux":{"cgroup_parent":"kubepods"}},` +
+			`"runtimeSpec":{"ociVersion":"1.2.1","annotations":{"io.kubernetes.cri.sandbox-id":"a"},` + namespaces + `},` +
+			`"cniResult":{"Interfaces":{"eth0":{"IPConfigs":[{"IP":"192.168.1.1"}],"Sandbox":"PATH"}}}}`,
+		"CRI-O, infra container": `{"image":"registry.k8s.io/pause:3.10","pid":4711,"runtimeSpec":{"ociVersion":"1.2.1","process":{"args":["/pause"]},` + namespaces + `}}`,
+		"CRI-O":                  `{"runtimeSpec":{"ociVersion":"1.2.1","annotations":{"io.kubernetes.cri-o.Spoofed":"true"},` + namespaces + `}}`,
+	} {
+		got, err := netNSPath(map[string]string{"info": strings.ReplaceAll(text, "PATH", path)})
+		if err != nil || got != path {
+			t.Errorf("%s: %q %v", name, got, err)
+		}
+		// The node's /var/run is a link to /run, which our image lacks.
+		_, err = netNSPath(map[string]string{"info": strings.ReplaceAll(text, "PATH", "/var/run/netns/gone")})
+		if err == nil || !strings.Contains(err.Error(), " /run/netns/gone:") {
+			t.Errorf("%s, gone: %v", name, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"":   "has no info of the sandbox",
+		"{}": "names no network namespace", // CRI-O 1.20, which lacks the annotations, too
+		`{"runtimeSpec":{"linux":{"namespaces":[{"type":"network"},{"type":"pid","path":"/proc/1/ns/pid"}]}}}`: "names no network namespace",
+		`[`: "read the runtime's info",
+	} {
+		if _, err := netNSPath(map[string]string{"info": text}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error is %v", text, err)
+		}
 	}
 }
