@@ -64,8 +64,12 @@ var builds = []struct{ name, mod, pkg string }{
 	{"host-local", "tools.mod", "github.com/containernetworking/plugins/plugins/ipam/host-local"},
 }
 
-// build builds all programs, once, and returns their directory.
+// build builds all programs, once, unless somebody has, and returns their
+// directory.
 var build = sync.OnceValues(func() (string, error) {
+	if dir := lab.Programs(); dir != "" {
+		return dir, nil
+	}
 	dir := filepath.Join(work, "bin")
 	for _, b := range builds {
 		cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-modfile="+b.mod, "-o", filepath.Join(dir, b.name), b.pkg)

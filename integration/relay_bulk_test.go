@@ -29,7 +29,7 @@ func TestBulk(t *testing.T) {
 		receive.Stdout = sum
 		server := p.Pod.StartCmd(receive).WaitListen(port)
 
-		data, sent := noise(2<<30, 1)
+		data, sent := noise(int64(lab.Count(2<<30)), 1)
 		client := p.dial(t, f, port).(*net.TCPConn)
 		_, err := io.CopyBuffer(struct{ io.Writer }{client}, data, make([]byte, 1<<20))
 		if err := errors.Join(err, client.CloseWrite()); err != nil {

@@ -10,11 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
 // manyConnections is near what the hard limit of 20,000 descriptors allows the
 // sidecar, which needs two for each.
-const manyConnections = 9_000
+var manyConnections = lab.Count(9_000)
 
 // TestManyConnections: one client address with thousands of connections at
 // once, then the same client from the very ports that the sidecar uses towards

@@ -151,9 +151,9 @@ func (ns *NS) enter() error {
 }
 
 // Try runs a program in the namespace and returns what it wrote to stdout and
-// stderr. It is given a minute.
+// stderr. It is given a minute, and more on a slow computer.
 func (ns *NS) Try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), limit(time.Minute))
 	defer cancel()
 	return ns.TryCmd(command(ctx, args...))
 }
@@ -195,7 +195,7 @@ func (ns *NS) Sysctl(key, value string) {
 // Dial connects from inside the namespace. The local address may be empty, an
 // address or address:port; the addresses must be literal.
 func (ns *NS) Dial(network, local, remote string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 20 * time.Second}
+	d := net.Dialer{Timeout: limit(20 * time.Second)}
 	if local != "" {
 		ap, err := netip.ParseAddrPort(local)
 		if a, aerr := netip.ParseAddr(local); aerr == nil {

@@ -138,7 +138,7 @@ func (p *Proc) Wait() error {
 	p.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(time.Minute):
+	case <-time.After(limit(time.Minute)):
 		p.t.Fatalf("%s (pid %d) does not end\n%s", p.name, p.Pid(), tail(p.Output()))
 	}
 	return p.err

@@ -9,7 +9,7 @@ import (
 
 // Patience bounds every wait on a state. It is generous: a test that passes
 // does not wait for it, and a loaded machine is no failure.
-const Patience = 30 * time.Second
+var Patience = limit(30 * time.Second)
 
 // Eventually polls until check returns nil; the test ends when that takes
 // longer than [Patience].
