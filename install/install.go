@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ func newNode(w world, c config) (*node, error) {
 		return nil, err
 	}
 	n := &node{
-		disk: disk{w.before}, confDir: c.confDir, morePluginDirs: c.morePluginDirs,
+		disk: disk{w.before}, confDir: c.confDir, morePluginDirs: c.morePluginDirs, timer: cmp.Or(w.timer, recheck),
 		plugin: binary{source: filepath.Join(dir, contract.PluginType), dir: c.binDir},
 	}
 	n.entry, err = settings.NewEntry(c.settings)
@@ -85,10 +86,10 @@ func uninstall(ctx context.Context, log *slog.Logger, w world, c config) error {
 	return nil
 }
 
-// keep attempts work whenever something changes and at least every recheck,
-// until ctx ends.
+// keep attempts work whenever something changes and at least whenever the timer
+// says so, until ctx ends.
 func keep(ctx context.Context, log *slog.Logger, s *status, n *node, work func() (outcome, string, error), patched chan<- struct{}) {
-	changed := watch(ctx, log, n.confDir, n.plugin.dir)
+	changed := watch(ctx, log, n.timer, n.confDir, n.plugin.dir)
 	delay := afterError
 	var last time.Time // of a patch
 	var q quarrel
@@ -108,10 +109,10 @@ func keep(ctx context.Context, log *slog.Logger, s *status, n *node, work func()
 		var t trouble
 		switch {
 		case err == nil:
-			wait(ctx, changed, recheck)
+			wait(ctx, changed, n.timer)
 			delay = afterError
 		case errors.As(err, &t) && t.kind == atWaiting:
-			wait(ctx, changed, recheck)
+			wait(ctx, changed, n.timer)
 		default:
 			// The attempt itself changes the directories: to follow
 			// notifications now would be to try without a pause.

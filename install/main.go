@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/install/inject"
 	"github.com/tproxy-cni/tproxy-cni/internal/version"
@@ -26,8 +27,10 @@ type world struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	// before is disk's; nil outside of tests.
+	// Tests set what is below. before is disk's; timer is the longest time
+	// between two looks at the node, recheck if zero.
 	before func(op, path string) error
+	timer  time.Duration
 }
 
 func main() {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
@@ -20,13 +21,14 @@ import (
 const (
 	envRun   = "INSTALL_TEST_RUN"   // any value
 	envCrash = "INSTALL_TEST_CRASH" // the number of the file operation before which to die
+	envTimer = "INSTALL_TEST_TIMER" // how long it may wait until it looks without having heard
 )
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envRun) != "" {
 		os.Exit(run(world{
 			args: os.Args[1:], getenv: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
-			before: dieAt(os.Getenv(envCrash)),
+			before: dieAt(os.Getenv(envCrash)), timer: timer(os.Getenv(envTimer)),
 		}))
 	}
 	os.Exit(m.Run())
@@ -46,6 +48,11 @@ func dieAt(text string) func(op, path string) error {
 		}
 		return nil
 	}
+}
+
+func timer(text string) time.Duration {
+	d, _ := time.ParseDuration(text)
+	return d
 }
 
 // theNode is a node's two directories, and a folder with tproxy-install and

@@ -18,7 +18,8 @@ type node struct {
 	disk    disk
 	confDir string
 	plugin  binary
-	entry   []byte // our object in the conflist
+	entry   []byte        // our object in the conflist
+	timer   time.Duration // the longest time between two looks
 
 	// The runtime looks for plugins in other directories, too.
 	morePluginDirs bool

@@ -15,13 +15,13 @@ import (
 const recheck = 10 * time.Second
 
 // watch sends to the channel that it returns soon after something changes in
-// the directories, and at least every recheck, until ctx ends. Without inotify
+// the directories, and at least as often as said, until ctx ends. Without inotify
 // (a node can run out of instances) the timer is all.
-func watch(ctx context.Context, log *slog.Logger, dirs ...string) <-chan struct{} {
+func watch(ctx context.Context, log *slog.Logger, every time.Duration, dirs ...string) <-chan struct{} {
 	out := make(chan struct{}, 1)
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		log.Warn("no file notifications, looking on a timer", "every", recheck, "err", err)
+		log.Warn("no file notifications, looking on a timer", "every", every, "err", err)
 		w = &fsnotify.Watcher{}
 	}
 	follow(w, dirs)
@@ -31,7 +31,7 @@ func watch(ctx context.Context, log *slog.Logger, dirs ...string) <-chan struct{
 				w.Close()
 			}
 		}()
-		tick := time.NewTicker(recheck)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for {
 			select {
