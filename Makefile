@@ -13,7 +13,7 @@ PKGS         = $$([ $$m = integration/cluster ] && echo . || echo ./...)
 
 export CGO_ENABLED = 0
 
-.PHONY: build upstream demo test race lint fmt packages bench e2e e2e-down clean
+.PHONY: build upstream demo test race kernels lint fmt packages bench e2e e2e-down clean
 .PHONY: all images tproxy tproxy-poc server load-image kind-load
 
 build: ## the programs, statically linked, in bin/
@@ -31,6 +31,11 @@ test: race ## every test, on the real kernel
 
 race: ## the sidecar's tests, with the race detector
 	CGO_ENABLED=1 go test -race -count=1 -timeout 15m ./proxy
+
+KERNELS ?= 6.1 6.12
+
+kernels: ## the tests that touch the kernel, on Debian's other kernels, in QEMU
+	@go run ./integration/kernels $(KERNELS)
 
 lint: ## what a change must pass
 	@go build -modfile=tools.mod -o bin/lint/ $(LINTERS)

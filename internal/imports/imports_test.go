@@ -40,7 +40,8 @@ var may = map[string][]string{
 		"internal/contract", "internal/flags", "internal/version", "plugin/redirect", "plugin/settings",
 		"install/conflist", "install/inject",
 	},
-	"integration": {},
+	"integration":         {},
+	"integration/kernels": {},
 }
 
 // never are what a program must not be made of, anywhere below it: the plugin

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+//go:embed init.sh
+var initScript []byte
+
+// early are the modules that it takes to mount the root file system; all others
+// load themselves from it. libcrc32c, which nf_tables needs, fails to load
+// without an implementation, and does not say which module has one.
+var early = []string{"virtio_pci", "9pnet_virtio", "9p", "overlay", "crc32c_generic"}
+
+// initrd is the guest's first file system: busybox, the first modules, and
+// init.sh, which goes on from there.
+func initrd(ctx context.Context, k kernel) ([]byte, error) {
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return nil, err
+	}
+	var a archive
+	for _, dir := range []string{"bin", "dev", "proc", "sys", "host", "cover", "root", "early", "lib", "lib/modules"} {
+		a.add(dir, modeDir|0o755, nil)
+	}
+	a.add("bin/busybox", modeFile|0o755, busybox)
+	a.add("sbin", modeLink|0o777, []byte("bin")) // the kernel asks for /sbin/modprobe
+	a.add("init", modeFile|0o755, initScript)
+
+	var order []string
+	seen := map[string]bool{}
+	for _, name := range early {
+		paths, err := needed(ctx, k, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range paths {
+			if seen[path] {
+				continue
+			}
+			seen[path] = true
+			data, err := module(ctx, path)
+			if err != nil {
+				return nil, err
+			}
+			file := strings.TrimSuffix(filepath.Base(path), ".xz")
+			a.add("early/"+file, modeFile|0o644, data)
+			order = append(order, file)
+		}
+	}
+	a.add("early/order", modeFile|0o644, []byte(strings.Join(order, "\n")+"\n"))
+	a.add("TRAILER!!!", 0, nil)
+	return a.Bytes(), nil
+}
+
+// needed are the files of a module and of those that it needs, in the order to
+// load them in; none for one that is built in.
+func needed(ctx context.Context, k kernel, name string) (paths []string, err error) {
+	out, err := command(ctx, "", "/sbin/modprobe", "-d", k.dir, "-S", k.release, "--show-depends", name)
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "insmod" {
+			paths = append(paths, f[1])
+		}
+	}
+	return paths, err
+}
+
+func module(ctx context.Context, path string) ([]byte, error) {
+	if !strings.HasSuffix(path, ".xz") {
+		return os.ReadFile(path)
+	}
+	data, err := command(ctx, "", "xz", "-dc", path)
+	return []byte(data), err
+}
+
+// archive is a cpio archive in the form that the kernel unpacks at its start
+// (newc).
+type archive struct {
+	bytes.Buffer
+	inode int
+}
+
+const (
+	modeDir  = 0o040000
+	modeFile = 0o100000
+	modeLink = 0o120000
+)
+
+func (a *archive) add(name string, mode int, data []byte) {
+	a.inode++
+	// inode, mode, uid, gid, links, mtime, size, device's and node's numbers, length of name, checksum
+	fmt.Fprintf(a, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
+		a.inode, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0, name)
+	a.pad()
+	a.Write(data)
+	a.pad()
+}
+
+// pad fills up to a multiple of four.
+func (a *archive) pad() { a.Write(make([]byte, -a.Len()&3)) }

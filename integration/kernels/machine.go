@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// boot runs the plan on a kernel in a machine of QEMU's and returns what it
+// wrote. The console, with the kernel's own messages, goes to a file beside.
+func boot(ctx context.Context, o options, k kernel, version, tests, work string) (log string, err error) {
+	if err := errors.Join(os.MkdirAll(work, 0o755), os.MkdirAll(o.logs, 0o755)); err != nil {
+		return "", err
+	}
+	initial, err := initrd(ctx, k)
+	if err != nil {
+		return "", err
+	}
+	initrdFile := filepath.Join(work, "initrd")
+	if err := os.WriteFile(initrdFile, initial, 0o644); err != nil {
+		return "", err
+	}
+	console, said := filepath.Join(o.logs, version+".console"), filepath.Join(o.logs, version+".log")
+
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
+	args := []string{
+		"-accel", "kvm", "-accel", "tcg,thread=multi,tb-size=512", // KVM where there is one
+		"-cpu", "max", "-smp", "1", "-m", "3072",
+		"-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none", "-nodefaults",
+		"-serial", "file:" + console, "-serial", "file:" + said,
+		"-kernel", k.image(), "-initrd", initrdFile, "-append", strings.Join(kernelArgs, " "),
+	}
+	for tag, path := range map[string]string{"host": "/", "modules": k.modules(), "tests": tests} {
+		args = append(args, "-virtfs", fmt.Sprintf("local,path=%s,mount_tag=%s,security_model=none,readonly=on,multidevs=remap", path, tag))
+	}
+	_, err = command(ctx, "", "qemu-system-x86_64", args...)
+	if ctx.Err() != nil {
+		err = fmt.Errorf("not done after %v", o.limit)
+	}
+	text, readErr := os.ReadFile(said)
+	return string(text), errors.Join(err, readErr)
+}
+
+// kernelArgs are the kernel's command line.
+var kernelArgs = []string{
+	"console=ttyS0", "loglevel=4", "panic=-1", // an end, and not a machine that hangs
+
+	// All of these only make an emulated machine faster: it has no secrets to
+	// keep from itself, its clock need not be watched, and grace periods of RCU
+	// take long where nothing is ever idle.
+	"mitigations=off", "tsc=reliable", "rcupdate.rcu_expedited=1",
+}
