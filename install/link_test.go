@@ -61,8 +61,9 @@ func TestDataLink(t *testing.T) {
 	}
 }
 
-// TestFollow: what is behind the links of such a directory is watched, also
-// after the swap. Without that the installer would only look on its timer.
+// TestFollow: watched are the directory, the one above, which tells when it is
+// made anew, and what is behind the links in it, also after the swap. Without
+// that the installer would only look on its timer.
 func TestFollow(t *testing.T) {
 	dir := t.TempDir()
 	w, err := fsnotify.NewWatcher()
@@ -75,7 +76,7 @@ func TestFollow(t *testing.T) {
 		must(t, os.Symlink(version, filepath.Join(dir, "..data_tmp")))
 		must(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
 		follow(w, []string{dir})
-		for _, want := range []string{dir, filepath.Join(dir, version)} {
+		for _, want := range []string{filepath.Dir(dir), dir, filepath.Join(dir, version)} {
 			if got := w.WatchList(); !slices.Contains(got, want) {
 				t.Errorf("%s: watched are %q", version, got)
 			}
