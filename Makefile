@@ -55,8 +55,9 @@ bench: build ## the sidecar beside no sidecar, HAProxy and nginx; plots in dist/
 # DISTROS=k3s runs it in one distribution's clothes only; KEEP=1 leaves the cluster up and prints its KUBECONFIG.
 DISTROS ?= kubeadm k3s
 
-e2e: build images ## the tests on a real Kubernetes of two nodes; the first time builds it: ten minutes and more
-	cd integration/cluster && for d in $(if $(KEEP),$(firstword $(DISTROS)),$(DISTROS)); do DISTRO=$$d KEEP=$(KEEP) go test -count=1 -timeout 40m || exit; done
+e2e: build images ## the tests on a real Kubernetes of two nodes; the first time builds it, a quarter of an hour
+	@cd integration/cluster && time for d in $(if $(KEEP),$(firstword $(DISTROS)),$(DISTROS)); do \
+		echo "e2e in the clothes of $$d" && DISTRO=$$d KEEP=$(KEEP) go test -count=1 -timeout 40m || exit; done
 
 e2e-down: ## end a cluster that KEEP=1 left
 	cd integration/cluster && go run . down

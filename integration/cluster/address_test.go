@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A greeting is what a dialled application told, beside what the client knows.
@@ -68,6 +70,16 @@ func TestClientAddress(t *testing.T) {
 			}
 		}
 	}
+	for _, node := range []string{"node1", "node2"} {
+		await(t, 30*time.Second, "kube-proxy", func() error { // it learns of services and pods a moment later
+			for target, g := range dial(ns, node, targets) {
+				if routes[target].kind == "service" && g.err != "" {
+					return errors.New(g.err)
+				}
+			}
+			return nil
+		})
+	}
 	for _, client := range []string{"same", "other", "node1", "node2"} {
 		got := map[route]greeting{}
 		for target, g := range dial(ns, client, targets) {
@@ -75,7 +87,7 @@ func TestClientAddress(t *testing.T) {
 		}
 		logs, relayed := map[string]string{}, map[string]string{}
 		for _, s := range servers {
-			logs[s] = ns.kubectl("logs", s, "-c", "app")
+			logs[s] = ns.log(s, "app")
 			if s != "plain" {
 				relayed[s] = ns.relayed(s)
 			}
@@ -85,7 +97,7 @@ func TestClientAddress(t *testing.T) {
 				if g.err != "" {
 					t.Fatal(g.err)
 				}
-				if want := "\naccepted " + g.seen.String() + " "; !strings.Contains(logs[r.server], want) {
+				if want := "accepted " + g.seen.String() + " "; !strings.Contains(logs[r.server], want) {
 					t.Errorf("no %q in the application's log:\n%s", want, logs[r.server])
 				}
 				if r.server != "plain" && !strings.Contains(relayed[r.server], from(g.seen.Addr())) {
@@ -104,6 +116,46 @@ func TestClientAddress(t *testing.T) {
 					t.Errorf("the application saw port %d, the client's is %d", g.seen.Port(), g.client.Port())
 				}
 			})
+		}
+	}
+}
+
+// TestHairpin: an application reaches itself at its pod's address and through
+// its service, and sees what it would see without us: kube-proxy masquerades
+// the latter.
+func TestHairpin(t *testing.T) {
+	ns := newNamespace(t)
+	servers := []string{"plain", "nat", "tproxy"}
+	var objects []string
+	for _, name := range servers {
+		objects = append(objects, server(name, 1, strings.TrimSuffix(name, "plain")).yaml(t), service(name, name, ""))
+	}
+	ns.apply(objects...)
+	ns.ready(servers...)
+	var masqueraded [2]netip.Addr
+	for _, name := range servers {
+		for _, kind := range []string{"pod/", "service/"} {
+			for i, ip := range ns.addrs(kind + name) {
+				target := net.JoinHostPort(ip.String(), "8080")
+				var g greeting
+				await(t, 30*time.Second, kind+name, func() error { // kube-proxy learns of a service a moment later
+					out := ns.kubectl("exec", name, "-c", "app", "--", "/box", "dial", target)
+					if g = greetings(name, out)[target]; g.err != "" {
+						return errors.New(g.err)
+					}
+					return nil
+				})
+				want := g.client.Addr()
+				if kind == "service/" {
+					if name == "plain" {
+						masqueraded[i] = g.seen.Addr()
+					}
+					want = masqueraded[i]
+				}
+				if g.seen.Addr() != want {
+					t.Errorf("%s to itself at %s: it saw %s, want %s", name, target, g.seen.Addr(), want)
+				}
+			}
 		}
 	}
 }

@@ -66,6 +66,7 @@ func build() error {
 		path := filepath.Join(dir, p.name)
 		if _, err := os.Stat(path); err != nil {
 			began := time.Now()
+			say("building %s into %s, once; all of them take two cores a quarter of an hour", p.name, dir)
 			if err := goBuild(path, p.pkg, p.cgo, p.flags...); err != nil {
 				return err
 			}

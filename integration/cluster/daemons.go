@@ -78,8 +78,8 @@ state = '@containerd@'
 [grpc]
   address = '@containerd@/containerd.sock'
 
-[metrics]
-  address = '127.0.0.1:1338'
+[debug]
+  level = 'debug'  # which tells of both ends of a pod's network set-up
 
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
   sandbox = 'test/box:1'

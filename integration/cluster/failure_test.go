@@ -11,9 +11,11 @@ import (
 // and kubectl describe shows the plugin's message in full.
 func TestBadAnnotation(t *testing.T) {
 	for annotation, want := range map[string]string{
-		`tproxy-cni.io/proxy-port: "70000"`:         `tproxy-cni.io/proxy-port`,
-		`tproxy-cni.io/include-inbound-ports: 80-x`: `tproxy-cni.io/include-inbound-ports`,
-		`tproxy-cni.io/proxy-prot: "5000"`:          `tproxy-cni.io/proxy-prot`,
+		`tproxy-cni.io/proxy-port: "70000"`: `annotation tproxy-cni.io/proxy-port "70000": "70000" is no port (want 1-65535)`,
+		`tproxy-cni.io/include-inbound-ports: 80-x`: `annotation tproxy-cni.io/include-inbound-ports "80-x": "x" is no port ` +
+			`(want ports and ranges of 1-65535, such as 80,8000-8099)`,
+		`tproxy-cni.io/proxy-prot: "5000"`: `annotation tproxy-cni.io/proxy-prot "5000": unknown ` +
+			`(want mode, proxy-port, proxy-uid, admin-port, include-inbound-ports, exclude-inbound-ports, exclude-source-cidrs)`,
 	} {
 		name, _, _ := strings.Cut(strings.TrimPrefix(annotation, "tproxy-cni.io/"), ":")
 		t.Run(name, func(t *testing.T) {

@@ -46,11 +46,25 @@ func load(images []image, archives []string) error {
 	}
 	for _, archive := range archives {
 		for n := 1; n <= nodes; n++ {
-			err := shell(fmt.Sprintf("%s/cluster nx %d ctr -n k8s.io images import --local %s", binDir, n, archive))
-			if err != nil {
+			if err := importOn(n, archive); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// importOn gives an archive to one node, which need not see the file.
+func importOn(n int, archive string) error {
+	f, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	cmd := exec.Command(binDir+"/cluster", "nx", fmt.Sprint(n), "ctr", "-n", "k8s.io", "images", "import", "--local", "-")
+	cmd.Stdin = f
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("import %s on node %d: %w: %s", archive, n, err, out)
 	}
 	return nil
 }

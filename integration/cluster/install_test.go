@@ -77,24 +77,24 @@ func TestListRewritten(t *testing.T) {
 }
 
 // TestUpdateUnderPods rolls the installer while 50 pods are being made: all of
-// them start, and a sidecar is only ready in a pod that is intercepted.
+// them start, and those that ask for it are intercepted.
 func TestUpdateUnderPods(t *testing.T) {
 	ns := newNamespace(t)
-	deployment := func(mode string) string {
-		p := server(mode, 0, mode)
+	deployment := func(name, mode string, pods int) string {
+		p := server(name, 0, mode)
 		p.container = "" // 50 probes a second are another test's load
-		return "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: " + mode + "}\nspec:\n  replicas: 25\n  selector: {matchLabels: {app: " + mode + "}}\n  template:\n" +
-			indent(p.template(t), "    ")
+		return fmt.Sprintf("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: %[1]s}\nspec:\n  replicas: %[2]d\n"+
+			"  selector: {matchLabels: {app: %[1]s}}\n  template:\n", name, pods) + indent(p.template(t), "    ")
 	}
 	if err := kubectl("-n", "tproxy-cni", "rollout", "restart", "daemonset/tproxy-install"); err != nil {
 		t.Fatal(err)
 	}
-	ns.apply(deployment("nat"), deployment("tproxy"), pod{name: "client", node: 2}.yaml(t))
+	ns.apply(deployment("nat", "nat", 15), deployment("tproxy", "tproxy", 15), deployment("plain", "", 20), pod{name: "client", node: 2}.yaml(t))
 	if err := installed(); err != nil {
 		t.Fatal(err)
 	}
-	for _, mode := range modes {
-		ns.kubectl("rollout", "status", "deployment/"+mode, "--timeout=180s")
+	for _, name := range append([]string{"plain"}, modes...) {
+		ns.kubectl("rollout", "status", "deployment/"+name, "--timeout=180s")
 	}
 	ns.ready("client")
 	for _, mode := range modes {

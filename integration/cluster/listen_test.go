@@ -36,6 +36,15 @@ func TestListeners(t *testing.T) {
 	}
 	ns.apply(append(objects, pod{name: "client", node: 2}.yaml(t))...)
 	ns.ready(append(names, "client")...)
+	for _, mode := range modes {
+		if log := ns.log("mptcp-"+mode, "app"); !strings.Contains(log, " MPTCP\n") {
+			t.Errorf("the application does not listen with MPTCP:\n%s", log)
+		}
+		node, pid := ns.process("userns-"+mode, "/tproxy-proxy")
+		if ids := strings.Fields(onNodeRun(t, node, "cat", "/proc/"+pid+"/uid_map")); len(ids) != 3 || ids[1] == "0" {
+			t.Errorf("the sidecar has no user namespace of its own: %v", ids)
+		}
+	}
 	for _, k := range kinds {
 		for _, mode := range append([]string{"plain"}, modes...) {
 			t.Run(k.name+"/"+mode, func(t *testing.T) {

@@ -53,11 +53,26 @@ func TestNginx(t *testing.T) {
 		ns.kubectl("exec", "client", "--", "/box", "dial", "-send", `GET /of-`+mode+` HTTP/1.0\r\n\r\n`, net.JoinHostPort(ip, "8080"))
 		await(t, 5*time.Second, "access log", func() error {
 			want := client + " asked for /of-" + mode
-			if log := ns.kubectl("logs", mode, "-c", "app"); !strings.Contains(log, want) {
+			if log := ns.log(mode, "app"); !strings.Contains(log, want) {
 				return fmt.Errorf("no %q in\n%s", want, log)
 			}
 			return nil
 		})
+	})
+}
+
+// TestNetexec: the server of Kubernetes' own client-address tests tells the
+// client's address, and in nat mode its port.
+func TestNetexec(t *testing.T) {
+	agnhost := binDir + "/agnhost"
+	image := debian(t, "netexec", []string{agnhost, "netexec", "--http-port=8080", "--udp-port=-1"},
+		map[string]string{}, []string{agnhost}, "/usr/bin/curl")
+	eachWay(t, image, func(ns *namespace, mode, client, ip string) {
+		out := ns.kubectl("exec", "client", "--", "/usr/bin/curl", "-sS", "-w", " %{local_port}", "http://"+net.JoinHostPort(ip, "8080")+"/clientip")
+		seen, port, _ := strings.Cut(out, " ")
+		if !strings.HasPrefix(seen, net.JoinHostPort(client, "")) || mode == "nat" && seen != net.JoinHostPort(client, port) {
+			t.Errorf("%s: the server saw %s, the client is %s port %s", mode, seen, client, port)
+		}
 	})
 }
 

@@ -44,25 +44,41 @@ func reaches(t *testing.T, ns *namespace, client string, servers ...string) {
 // one that came directly.
 func (ns *namespace) relayed(pod string) string {
 	ns.t.Helper()
-	return ns.kubectl("logs", pod, "-c", "tproxy-proxy", "--tail=-1")
+	return ns.log(pod, "tproxy-proxy")
 }
 
 // from is how a client's address, up to its port, looks there.
 func from(a netip.Addr) string { return "msg=connection client=" + net.JoinHostPort(a.String(), "") }
 
-// process finds a pod's node, and on it the pid of a program of the pod.
-func (ns *namespace) process(pod, name string) (node int, pid string) {
+// process finds a pod's node, and on it the pid of the program of the pod that
+// was started with this command line, or its beginning.
+func (ns *namespace) process(pod, command string) (node int, pid string) {
 	ns.t.Helper()
-	var uid string
-	out := ns.kubectl("get", "pod", pod, "-o", "jsonpath={.spec.nodeName} {.metadata.uid}")
-	if _, err := fmt.Sscanf(out, "node%d %s", &node, &uid); err != nil {
-		ns.t.Fatalf("%q: %v", out, err)
+	var o struct {
+		Metadata struct{ UID string }
+		Spec     struct{ NodeName string }
 	}
-	out = onNodeRun(ns.t, node, "sh", "-c", `for p in /proc/[0-9]*; do
-		grep -qs `+uid+` $p/cgroup && [ "$(cat $p/comm)" = `+name+` ] && echo ${p#/proc/} && break
-	done; true`)
+	ns.get("pod/"+pod, &o)
+	if _, err := fmt.Sscanf(o.Spec.NodeName, "node%d", &node); err != nil {
+		ns.t.Fatalf("%+v: %v", o, err)
+	}
+	out := onNodeRun(ns.t, node, "sh", "-c", `for p in $(grep -ls "`+o.Metadata.UID+`" /proc/[0-9]*/cgroup); do
+		case "$(tr '\0' ' ' < ${p%cgroup}cmdline)" in "`+command+`"*) p=${p#/proc/} && echo ${p%/cgroup}; break; esac
+	done`)
 	if pid = strings.TrimSpace(out); pid == "" {
-		ns.t.Fatalf("pod %s has no process %s on node %d", pod, name, node)
+		ns.t.Fatalf("pod %s has no process %s on node %d", pod, command, node)
 	}
 	return node, pid
+}
+
+// finish tells a pod's program to end and returns what it has printed; its
+// report comes in the end, and its log would go with the pod.
+func (ns *namespace) finish(pod, command string) string {
+	ns.t.Helper()
+	node, pid := ns.process(pod, command)
+	onNodeRun(ns.t, node, "kill", "-TERM", pid)
+	if _, err := ns.try("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s", "pod/"+pod); err != nil {
+		ns.t.Errorf("%v\n%s", err, ns.log(pod, "app"))
+	}
+	return ns.log(pod, "app")
 }

@@ -58,7 +58,7 @@ func TestRefusedByPodSecurity(t *testing.T) {
 // sidecarStatus is /proc/PID/status of the sidecar, read on its node.
 func sidecarStatus(t *testing.T, ns *namespace, pod string) map[string]string {
 	t.Helper()
-	node, pid := ns.process(pod, "tproxy-proxy")
+	node, pid := ns.process(pod, "/tproxy-proxy")
 	status := map[string]string{}
 	for line := range strings.Lines(onNodeRun(t, node, "cat", "/proc/"+pid+"/status")) {
 		if f := strings.Fields(line); len(f) > 1 {

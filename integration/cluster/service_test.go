@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestNodePort dials a NodePort from outside of the cluster. With
@@ -32,14 +34,16 @@ func TestNodePort(t *testing.T) {
 			seen := map[string]greeting{}
 			for _, name := range servers {
 				target := net.JoinHostPort(node, fmt.Sprint(ns.nodePort(name+"-"+strings.ToLower(policy))))
-				seen[name] = dial(ns, "outside", []string{target})[target]
+				await(t, 30*time.Second, "kube-proxy", func() error { // it learns of services and pods a moment later
+					if seen[name] = dial(ns, "outside", []string{target})[target]; seen[name].err != "" {
+						return errors.New(seen[name].err)
+					}
+					return nil
+				})
 			}
 			for _, name := range servers {
 				t.Run(fmt.Sprintf("%s, %s, %s", policy, name, []string{"IPv4", "IPv6"}[i]), func(t *testing.T) {
 					g := seen[name]
-					if g.err != "" {
-						t.Fatal(g.err)
-					}
 					if policy == "Local" && g.seen.Addr() != g.client.Addr() {
 						t.Errorf("the application saw %s, the client is %s", g.seen, g.client)
 					}

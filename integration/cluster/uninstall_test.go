@@ -36,8 +36,7 @@ func TestUninstall(t *testing.T) {
 	}
 	// The sidecar says why, and the application is not started before it.
 	await(t, time.Minute, "the sidecar's complaint", func() error {
-		log, _ := ns.try("logs", "late", "-c", "tproxy-proxy")
-		if !strings.Contains(log, "not ready: connections to this pod are not intercepted") {
+		if log := ns.log("late", "tproxy-proxy"); !strings.Contains(log, "not ready: connections to this pod are not intercepted") {
 			return fmt.Errorf("log: %s", log)
 		}
 		return nil
@@ -103,7 +102,7 @@ func TestSameSecond(t *testing.T) {
 	for _, name := range names {
 		await(t, time.Minute, name, func() error {
 			out := ns.kubectl("get", "pod", name, "-o", `jsonpath={.status.initContainerStatuses[0].ready} {.status.containerStatuses[0].started} {.status.conditions[?(@.type=="Ready")].status}`)
-			log, _ := ns.try("logs", name, "-c", "tproxy-proxy")
+			log := ns.log(name, "tproxy-proxy")
 			switch {
 			case out == "true true True":
 				reaches(t, ns, "client", name)

@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -88,10 +90,16 @@ func up(distro string) error {
 	return err
 }
 
+// starting is held while something is started, and for good by who ends the
+// cluster meanwhile.
+var starting sync.Mutex
+
 // startLAN starts the process that is everything beside the nodes. The API
 // server's way in is a socket that it has inherited: the process itself is in
 // a network of its own.
 func startLAN() error {
+	starting.Lock()
+	defer starting.Unlock()
 	if _, err := alive(lanPid); err == nil {
 		return nil
 	}
@@ -108,16 +116,24 @@ func startLAN() error {
 		return err
 	}
 	defer socket.Close()
-	return start(lanPid, &exec.Cmd{
+	err = start(lanPid, &exec.Cmd{
 		Path: filepath.Join(binDir, "cluster"), Args: []string{"cluster", "lan"},
 		ExtraFiles:  []*os.File{socket},
 		SysProcAttr: &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Setsid: true},
+	})
+	if err != nil {
+		return err
+	}
+	return eventually(10*time.Second, "network beside the nodes", func() error {
+		return shell(fmt.Sprintf("%s/cluster nx 0 ip link show br0", binDir))
 	})
 }
 
 // startNode starts a node's first process, unless it runs, and plugs the node
 // into the network. A node that ran before is thereby booted again.
 func startNode(n int) error {
+	starting.Lock()
+	defer starting.Unlock()
 	pidFile := nodeDir(n) + ".pid"
 	if _, err := alive(pidFile); err == nil {
 		return nil
@@ -155,6 +171,11 @@ func startNode(n int) error {
 // start starts cmd with its output in a log, and leaves it running. The pid
 // file tells the process from another that has its pid later.
 func start(pidFile string, cmd *exec.Cmd) error {
+	// It outlives us: what our caller left open, a lock for one, is not its own.
+	const closeRange, cloexec = 436, 4
+	if _, _, errno := syscall.Syscall(closeRange, 3, math.MaxUint32, cloexec); errno != 0 {
+		return os.NewSyscallError("close_range", errno)
+	}
 	log, err := os.Create(filepath.Join(logDir, filepath.Base(pidFile)+".log"))
 	if err != nil {
 		return err

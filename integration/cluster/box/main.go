@@ -23,7 +23,7 @@ func main() {
 	if len(args) > 0 {
 		verb, args = args[0], args[1:]
 	}
-	f, ok := map[string]func([]string) error{"pause": pause, "serve": serve, "dial": dial, "load": load}[verb]
+	f, ok := map[string]func([]string) error{"pause": pause, "serve": serve, "dial": dial, "hold": hold, "load": load}[verb]
 	if !ok {
 		fmt.Fprintln(os.Stderr, "box: no verb", verb)
 		os.Exit(2)
@@ -47,15 +47,17 @@ func ended() <-chan os.Signal {
 }
 
 // serve listens on each address, logs who connects, tells them, and echoes
-// their lines until they close.
+// their lines until they close. At SIGTERM it closes its listeners, and ends
+// with the last connection.
 func serve(args []string) error {
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 	mptcp := fs.Bool("mptcp", false, "listen with MPTCP")
 	network := fs.String("net", "tcp", "tcp, tcp4 or tcp6")
-	linger := fs.Duration("linger", 0, "go on accepting for so long after SIGTERM")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
+	var all sync.WaitGroup
+	var listeners []net.Listener
 	for _, addr := range fs.Args() {
 		lc := net.ListenConfig{}
 		lc.SetMultipathTCP(*mptcp)
@@ -63,20 +65,39 @@ func serve(args []string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Println("listening", ln.Addr())
-		go func() {
+		fmt.Println("listening", ln.Addr(), protocol(ln.(*net.TCPListener)))
+		listeners = append(listeners, ln)
+		all.Go(func() {
 			for {
 				c, err := ln.Accept()
 				if err != nil {
 					return
 				}
-				go greet(c)
+				all.Go(func() { greet(c) })
 			}
-		}()
+		})
 	}
 	<-ended()
-	time.Sleep(*linger)
+	for _, ln := range listeners {
+		ln.Close()
+	}
+	all.Wait()
 	return nil
+}
+
+// protocol is what a listener speaks; a kernel without MPTCP gives TCP.
+func protocol(ln *net.TCPListener) string {
+	const soProtocol, mptcp = 38, 262
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return err.Error()
+	}
+	var n int
+	_ = raw.Control(func(fd uintptr) { n, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, soProtocol) })
+	if n == mptcp && err == nil {
+		return "MPTCP"
+	}
+	return "TCP"
 }
 
 func greet(c net.Conn) {
@@ -87,6 +108,52 @@ func greet(c net.Conn) {
 	lines := bufio.NewScanner(c)
 	for lines.Scan() {
 		fmt.Fprintln(c, lines.Text())
+	}
+}
+
+// hold keeps a connection to each address and sends a line over each ten times
+// a second, which must come back, until it is told to end; then the server's
+// end must come.
+func hold(args []string) error {
+	end := ended()
+	type held struct {
+		*net.TCPConn
+		lines *bufio.Scanner
+	}
+	var conns []held
+	for _, addr := range args {
+		c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		conns = append(conns, held{c.(*net.TCPConn), bufio.NewScanner(c)})
+		conns[len(conns)-1].lines.Scan() // the greeting
+	}
+	tick := time.NewTicker(time.Second / 10)
+	for round := 1; ; round++ {
+		select {
+		case <-tick.C:
+		case <-end:
+			for _, c := range conns {
+				_ = c.CloseWrite()
+				if c.lines.Scan() || c.lines.Err() != nil {
+					return fmt.Errorf("%s: at the end %q, %v", c.RemoteAddr(), c.lines.Text(), c.lines.Err())
+				}
+			}
+			fmt.Println("all ended")
+			return nil
+		}
+		for _, c := range conns {
+			line := fmt.Sprint("round ", round)
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := fmt.Fprintln(c, line); err != nil {
+				return err
+			}
+			if !c.lines.Scan() || c.lines.Text() != line {
+				return fmt.Errorf("%s: sent %q, got %q, %v", c.RemoteAddr(), line, c.lines.Text(), c.lines.Err())
+			}
+		}
+		fmt.Println("round", round)
 	}
 }
 
@@ -109,8 +176,8 @@ func dial(args []string) error {
 	return nil
 }
 
-// load makes connections to an address at a rate until it is told to end, has
-// each greeted, and prints how many did not work and why.
+// load makes connections to each address in turn, at a rate, until it is told
+// to end, has each greeted, and prints how many did not work and why.
 func load(args []string) error {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	rate := fs.Int("rate", 200, "connections a second")
@@ -123,20 +190,20 @@ func load(args []string) error {
 		good     int
 		failed   int
 		servers  = map[string]bool{}
-		faults   = map[string]int{}
 		end      = ended()
 		interval = time.NewTicker(time.Second / time.Duration(*rate))
 	)
-	for {
+	for i := 0; ; i++ {
 		select {
 		case <-interval.C:
 			wg.Go(func() {
-				_, greeting, err := once(fs.Arg(0), "")
+				began, addr := time.Now(), fs.Arg(i%fs.NArg())
+				own, greeting, err := once(addr, "")
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {
 					failed++
-					faults[err.Error()]++
+					fmt.Printf("%s to %s from %v: %v\n", began.Format(time.StampMicro), addr, own, err)
 					return
 				}
 				good++
@@ -146,9 +213,6 @@ func load(args []string) error {
 		case <-end:
 			wg.Wait()
 			fmt.Printf("good %d servers %d failed %d\n", good, len(servers), failed)
-			for text, n := range faults {
-				fmt.Println(n, text)
-			}
 			return nil
 		}
 	}
@@ -158,16 +222,17 @@ func load(args []string) error {
 func once(addr, request string) (own net.Addr, greeting string, err error) {
 	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
-		return nil, "", errors.Unwrap(err) // without the addresses, so that equal faults read equal
+		return nil, "", errors.Unwrap(err) // without the addresses, which are known
 	}
 	defer c.Close()
+	own = c.LocalAddr()
 	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.WriteString(c, request); err != nil {
-		return nil, "", err
+		return own, "", err
 	}
 	greeting, err = bufio.NewReader(c).ReadString('\n')
 	if err != nil {
-		return nil, "", fmt.Errorf("no greeting: %w", err)
+		return own, "", fmt.Errorf("no greeting: %w", err)
 	}
-	return c.LocalAddr(), strings.TrimSpace(greeting), nil
+	return own, strings.TrimSpace(greeting), nil
 }
