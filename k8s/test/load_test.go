@@ -175,7 +175,7 @@ func TestBecause(t *testing.T) {
 			// The comment stands in the line, or over the first of its kind.
 			asks := slices.Contains([]string{"NET_ADMIN", "SYS_ADMIN", "DAC_OVERRIDE", "NET_RAW"}, word[0]) ||
 				strings.HasPrefix(line, "          privileged: true") || strings.HasPrefix(strings.TrimSpace(line), "hostNetwork: true")
-			if asks && !strings.Contains(line, " # ") && !strings.Contains(lines[i-1], "#") {
+			if asks && !strings.Contains(line, " # ") && !strings.HasPrefix(strings.TrimSpace(lines[i-1]), "#") {
 				t.Errorf("%s:%d: why? %s", name, i+1, line)
 			}
 			if word[0] == "hostPath:" && !strings.Contains(lines[i-1], " # ") && strings.Contains(lines[i-1], "name: ") && !overlay(name) {
