@@ -61,6 +61,30 @@ func TestDataLink(t *testing.T) {
 	}
 }
 
+// TestLinkedDirectories: both directories may be links to where they are, and
+// stay so.
+func TestLinkedDirectories(t *testing.T) {
+	n := newTestNode(t, "10-flannel.conflist")
+	node := n.node()
+	before := n.files()
+	for _, dir := range []*string{&node.confDir, &node.plugin.dir} {
+		link := *dir + ".link"
+		must(t, os.Symlink(filepath.Base(*dir), link))
+		*dir = link
+	}
+	_, err := node.install(t.Context())
+	must(t, err)
+	if got := types(t, n.confDir); !slices.Contains(got, contract.PluginType) {
+		t.Errorf("plugins are %q", got)
+	}
+	must(t, n.programRight())
+	_, err = node.uninstall(t.Context(), false)
+	must(t, err)
+	if diff := cmp.Diff(before, n.files()); diff != "" {
+		t.Errorf("after uninstall (-before +after):\n%s", diff)
+	}
+}
+
 // TestFollow: watched are the directory, the one above, which tells when it is
 // made anew, and what is behind the links in it, also after the swap. Without
 // that the installer would only look on its timer.

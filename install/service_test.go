@@ -185,44 +185,6 @@ func TestService(t *testing.T) {
 	u.stop()
 }
 
-// TestErrorIsSeen: a fault of the disk is told, tried again without haste, and
-// over when it is gone.
-func TestErrorIsSeen(t *testing.T) {
-	n := newTestNode(t, "10-flannel.conflist")
-	must(t, os.Mkdir(filepath.Join(n.binDir, contract.PluginType), 0o755))
-	s := n.start("install", "--preflight=false")
-	s.want("/readyz", 503, "is a directory: remove it")
-	s.want("/metrics", 200, `tproxy_install_error{reason="binary"} 1`)
-	if n := strings.Count(s.log.String(), "not ready"); n != 1 {
-		t.Errorf("said %d times", n)
-	}
-	must(t, os.Remove(filepath.Join(n.binDir, contract.PluginType)))
-	s.want("/readyz", 200)
-}
-
-// TestStuck: whoever holds the lock for good is seen, and so is an attempt that
-// does not end.
-func TestStuck(t *testing.T) {
-	t.Parallel()
-	n := newTestNode(t, "10-flannel.conflist")
-	unlock, err := lock(t.Context(), n.confDir)
-	must(t, err)
-	s := n.start("install", "--preflight=false")
-	s.want("/readyz", 503, "another installer works on "+n.confDir)
-	unlock()
-	s.want("/readyz", 200)
-
-	st := newStatus(contract.ModeNone)
-	st.set(outcome{}, "in place", nil)
-	if _, err := st.readiness(); err != nil {
-		t.Error(err)
-	}
-	st.last = st.last.Add(-4 * recheck)
-	if _, err := st.readiness(); err == nil || !strings.Contains(err.Error(), "no attempt has ended for 40s") {
-		t.Errorf("error is %v", err)
-	}
-}
-
 // TestSurge: two installers with different defaults. Both are there for a
 // while, a runtime never sees anything unsound, and the one that stays has its
 // way.
@@ -244,24 +206,4 @@ func TestSurge(t *testing.T) {
 	})
 	younger.want("/readyz", 200)
 	younger.stop()
-}
-
-// TestPortTaken: an installer whose port another holds works on the node.
-func TestPortTaken(t *testing.T) {
-	n := newTestNode(t)
-	first := n.start("install", "--preflight=false")
-	cmd := n.command("install", "--preflight=false", "--listen", strings.TrimPrefix(first.url, "http://"))
-	log := &logs{}
-	cmd.Stderr = log
-	must(t, cmd.Start())
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	lab.Eventually(t, "an error that names the port", func() error {
-		if !strings.Contains(log.String(), "address already in use") {
-			return errors.New(log.String())
-		}
-		return nil
-	})
-	first.stop()
-	n.writeConf("10-a.conflist", `{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"ptp"}]}`)
-	n.wantPlugins("ptp", contract.PluginType)
 }
