@@ -81,17 +81,10 @@ func (n *theNode) dies(verb string, at int, rival bool) (killed bool) {
 	must(n.t, cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	var err error
-	if rival {
-		select {
-		case err = <-ended: // it died before we saw it work
-		case <-n.isLocked():
-			must(n.t, next())
-			err = <-ended
-		}
-	} else {
-		err = <-ended
+	if rival && n.isLocked(ended) {
+		must(n.t, next())
 	}
+	err := <-ended
 	if killed = err != nil; killed && cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		n.t.Fatalf("operation %d: %v\n%s", at, err, out.String())
 	}
@@ -104,25 +97,21 @@ func (n *theNode) dies(verb string, at int, rival bool) (killed bool) {
 	return killed
 }
 
-// isLocked tells when an installer works on the node, or has ended.
-func (n *theNode) isLocked() <-chan struct{} {
-	c := make(chan struct{})
-	go func() {
-		defer close(c)
-		for range 1000 {
-			dir, err := os.Open(n.confDir)
-			if err != nil {
-				return
-			}
-			err = unix.Flock(int(dir.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-			dir.Close()
-			if err != nil {
-				return
-			}
-			time.Sleep(time.Millisecond)
+// isLocked waits until an installer works on the node, and is false if that has
+// ended before it was seen to.
+func (n *theNode) isLocked(ended <-chan error) bool {
+	n.t.Helper()
+	dir, err := os.Open(n.confDir)
+	must(n.t, err)
+	defer dir.Close()
+	for len(ended) == 0 {
+		if unix.Flock(int(dir.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+			return true
 		}
-	}()
-	return c
+		must(n.t, unix.Flock(int(dir.Fd()), unix.LOCK_UN))
+		time.Sleep(time.Millisecond)
+	}
+	return false
 }
 
 // files are both directories, and what is behind links in the first.

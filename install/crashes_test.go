@@ -17,7 +17,6 @@ var crashes = []struct {
 	before           func(*testing.T, *theNode)
 	rival            bool // another installer waits for the lock, and goes on
 }{
-
 	{name: "install", file: "10-calico.conflist", verb: "install"},
 	{name: "install, two at once", file: "10-calico.conflist", verb: "install", rival: true},
 	{name: "install beside a single", file: "10-bridge.conf", verb: "install"},

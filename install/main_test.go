@@ -123,19 +123,26 @@ func newTestNode(t *testing.T, names ...string) *theNode {
 // which programs run, because the tests write thousands of files.
 func memory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "tproxy-install-")
-	if err != nil {
+	if !runsInMemory() {
 		return t.TempDir()
 	}
+	dir, err := os.MkdirTemp(inMemory, "tproxy-install-")
+	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	probe := filepath.Join(dir, "probe")
-	must(t, os.WriteFile(probe, []byte("#!/bin/sh\n"), 0o755))
-	defer os.Remove(probe)
-	if exec.Command(probe).Run() != nil {
-		return t.TempDir()
-	}
 	return dir
 }
+
+const inMemory = "/dev/shm"
+
+var runsInMemory = sync.OnceValue(func() bool {
+	dir, err := os.MkdirTemp(inMemory, "tproxy-install-")
+	if err != nil {
+		return false
+	}
+	defer os.RemoveAll(dir)
+	probe := filepath.Join(dir, "probe")
+	return os.WriteFile(probe, []byte("#!/bin/sh\n"), 0o755) == nil && exec.Command(probe).Run() == nil
+})
 
 func (n *theNode) writeConf(name, data string) {
 	n.t.Helper()

@@ -53,7 +53,7 @@ func (n *theNode) observe() (end func()) {
 					n.t.Error("at some moment:", err)
 					return
 				}
-				time.Sleep(time.Millisecond) // leave the processor to the installer
+				time.Sleep(2 * time.Millisecond) // leave the processor to the installer
 			}
 		}
 	})
