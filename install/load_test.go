@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +23,9 @@ func tree(t *testing.T, dir string) map[string]string {
 	files := map[string]string{}
 	for _, e := range entries {
 		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // an installer took it away in this moment
+		}
 		must(t, err)
 		var data []byte
 		if info.Mode().IsRegular() {

@@ -40,7 +40,10 @@ func TestSoon(t *testing.T) {
 			n.writeConf(name, `{"name":"n","cniVersion":"1.0.0","plugins":[`+string(n.entry)+`,{"type":"ptp"}]}`)
 		}},
 		{"program removed", func() { must(t, os.Remove(program)) }},
-		{"program written", func() { must(t, os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755)) }},
+		{"program replaced", func() {
+			must(t, os.WriteFile(program+".other", []byte("#!/bin/sh\n"), 0o755))
+			must(t, os.Rename(program+".other", program))
+		}},
 		{"program's mode", func() { must(t, os.Chmod(program, 0o600)) }},
 		{"directory made anew", func() {
 			must(t, os.Rename(n.confDir, n.confDir+".old"))
