@@ -85,23 +85,22 @@ func TestClientAddress(t *testing.T) {
 		for target, g := range dial(ns, client, targets) {
 			got[routes[target]] = g
 		}
-		logs, relayed := map[string]string{}, map[string]string{}
-		for _, s := range servers {
-			logs[s] = ns.log(s, "app")
-			if s != "plain" {
-				relayed[s] = ns.relayed(s)
-			}
-		}
 		for r, g := range got {
 			t.Run(fmt.Sprintf("%s to %s of %s, %s", client, r.kind, r.server, r.family), func(t *testing.T) {
 				if g.err != "" {
 					t.Fatal(g.err)
 				}
-				if want := "accepted " + g.seen.String() + " "; !strings.Contains(logs[r.server], want) {
-					t.Errorf("no %q in the application's log:\n%s", want, logs[r.server])
+				inLog := func(container, want string) {
+					await(t, 10*time.Second, container+"'s log", func() error {
+						if log := ns.log(r.server, container); !strings.Contains(log, want) {
+							return fmt.Errorf("no %q in\n%s", want, log)
+						}
+						return nil
+					})
 				}
-				if r.server != "plain" && !strings.Contains(relayed[r.server], from(g.seen.Addr())) {
-					t.Errorf("the sidecar was passed by: no %q in its log:\n%s", from(g.seen.Addr()), relayed[r.server])
+				inLog("app", "accepted "+g.seen.String()+" ")
+				if r.server != "plain" {
+					inLog("tproxy-proxy", from(g.seen.Addr())) // else it was passed by
 				}
 				if plain := got[route{"plain", r.kind, r.family}]; g.seen.Addr() != plain.seen.Addr() {
 					t.Errorf("the application saw %s, without us it sees %s", g.seen.Addr(), plain.seen.Addr())
@@ -118,33 +117,23 @@ func TestClientAddress(t *testing.T) {
 			})
 		}
 	}
+	hairpin(t, ns)
 }
 
-// TestHairpin: an application reaches itself at its pod's address and through
-// its service, and sees what it would see without us: kube-proxy masquerades
-// the latter.
-func TestHairpin(t *testing.T) {
-	ns := newNamespace(t)
-	servers := []string{"plain", "nat", "tproxy"}
-	var objects []string
-	for _, name := range servers {
-		objects = append(objects, server(name, 1, strings.TrimSuffix(name, "plain")).yaml(t), service(name, name, ""))
-	}
-	ns.apply(objects...)
-	ns.ready(servers...)
+// hairpin asks that an application reaches itself at its pod's address and
+// through its service, and sees what it would see without us: kube-proxy
+// masquerades the latter.
+func hairpin(t *testing.T, ns *namespace) {
+	t.Helper()
 	var masqueraded [2]netip.Addr
-	for _, name := range servers {
+	for _, name := range []string{"plain", "nat", "tproxy"} {
 		for _, kind := range []string{"pod/", "service/"} {
 			for i, ip := range ns.addrs(kind + name) {
 				target := net.JoinHostPort(ip.String(), "8080")
-				var g greeting
-				await(t, 30*time.Second, kind+name, func() error { // kube-proxy learns of a service a moment later
-					out := ns.kubectl("exec", name, "-c", "app", "--", "/box", "dial", target)
-					if g = greetings(name, out)[target]; g.err != "" {
-						return errors.New(g.err)
-					}
-					return nil
-				})
+				g := dial(ns, name, []string{target})[target]
+				if g.err != "" {
+					t.Errorf("%s to itself at %s: %s", name, target, g.err)
+				}
 				want := g.client.Addr()
 				if kind == "service/" {
 					if name == "plain" {
@@ -160,13 +149,17 @@ func TestHairpin(t *testing.T) {
 	}
 }
 
-// dial has a pod or a node dial the targets.
+// dial dials the targets from a pod's network or a node's.
 func dial(ns *namespace, client string, targets []string) map[string]greeting {
 	ns.t.Helper()
-	if n, ok := map[string]int{"outside": 0, "node1": 1, "node2": 2}[client]; ok {
-		return greetings(client, onNodeRun(ns.t, n, append([]string{binDir + "/box", "dial"}, targets...)...))
+	box := append([]string{binDir + "/box", "dial"}, targets...)
+	node, ok := map[string]int{"outside": 0, "node1": 1, "node2": 2}[client]
+	if !ok {
+		var pid string
+		node, pid = ns.process(client, "/box")
+		box = append([]string{"nsenter", "-t", pid, "-n"}, box...)
 	}
-	return greetings(client, ns.kubectl(append([]string{"exec", client, "--", "/box", "dial"}, targets...)...))
+	return greetings(client, onNodeRun(ns.t, node, box...))
 }
 
 // service is a service of both families in front of the pods labelled app;

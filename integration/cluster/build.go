@@ -22,11 +22,10 @@ var programs = []struct {
 	links     []string // other names of the same program
 }{
 	{
-		name: "hyper", pkg: "./hyper", flags: []string{"-ldflags=-s -w " +
-			"-X k8s.io/component-base/version.gitVersion=" + kubernetes + " -X k8s.io/component-base/version.gitMajor=1 " +
-			"-X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitTreeState=clean"},
-		links: []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"},
+		name: "hyper", pkg: "./hyper", flags: []string{strip + versions},
+		links: []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"},
 	},
+	{name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", flags: []string{strip + versions}}, // apart: it is started often
 	{name: "containerd", pkg: "github.com/containerd/containerd/v2/cmd/containerd", flags: []string{"-tags=no_btrfs,no_zfs,no_devmapper", strip}},
 	{name: "containerd-shim-runc-v2", pkg: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", flags: []string{strip}},
 	{name: "ctr", pkg: "github.com/containerd/containerd/v2/cmd/ctr", flags: []string{strip}},
@@ -40,7 +39,11 @@ var programs = []struct {
 	{name: "bandwidth", pkg: "github.com/containernetworking/plugins/plugins/meta/bandwidth", flags: []string{strip}},
 }
 
-const strip = "-ldflags=-s -w"
+const (
+	strip    = "-ldflags=-s -w"
+	versions = " -X k8s.io/component-base/version.gitVersion=" + kubernetes + " -X k8s.io/component-base/version.gitMajor=1" +
+		" -X k8s.io/component-base/version.gitMinor=37 -X k8s.io/component-base/version.gitTreeState=clean"
+)
 
 // build builds what is missing and links everything into binDir. A cold build
 // takes some ten minutes, so the programs outlive the run, in the user's cache

@@ -80,9 +80,13 @@ func makeCgroups(n int) error {
 		if err := os.MkdirAll(h.node(n), 0o755); err != nil {
 			return err
 		}
+		// A cgroup weighs as much as one process beside it, and ours is many.
 		switch h.Name {
 		case "": // v2
+			_ = os.WriteFile(filepath.Join(h.Dir, "cpu.weight"), []byte("1000"), 0o644) // there if we may
 			err = handOn(h.Dir)
+		case "cpu", "cpu,cpuacct":
+			err = os.WriteFile(filepath.Join(h.Dir, "cpu.shares"), []byte("10240"), 0o644)
 		case "cpuset": // no process may join while these are empty
 			err = errors.Join(inherit(h.Dir), inherit(h.node(n)))
 		}

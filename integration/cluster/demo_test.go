@@ -8,16 +8,14 @@ import (
 )
 
 // TestDemos applies the demos of k8s/ as they are, in the namespaces of their
-// own with the Pod Security levels that they name; a box stands for curl, whose
-// image comes from a registry.
+// own with the Pod Security levels that they name; node 2 stands for curl,
+// whose image comes from a registry.
 func TestDemos(t *testing.T) {
-	ns := newNamespace(t)
-	ns.apply(pod{name: "client", node: 2}.yaml(t))
 	kinds := []string{"nat", "tproxy", "init"}
 	for _, kind := range kinds {
 		demo, file := &namespace{t, "demo-" + kind}, "../../k8s/deploy-"+kind+".yaml"
 		demo.awaitGone()
-		ns.kubectl("apply", "--namespace=demo-"+kind, "-f", file)
+		demo.kubectl("apply", "-f", file)
 		t.Cleanup(func() {
 			if t.Failed() {
 				demo.explain()
@@ -25,13 +23,12 @@ func TestDemos(t *testing.T) {
 			_, _ = demo.try("delete", "-f", file, "--wait=false")
 		})
 	}
-	ns.ready("client")
 	for _, kind := range kinds {
 		demo := &namespace{t, "demo-" + kind}
 		demo.kubectl("rollout", "status", "deployment/echo", "--timeout=90s")
 		pod := demo.kubectl("get", "pods", "-l", "app=echo", "-o", "jsonpath=pod/{.items[0].metadata.name}")
 		for _, ip := range demo.addrs(pod) {
-			out := ns.kubectl("exec", "client", "--", "/box", "dial", net.JoinHostPort(ip.String(), "3000"))
+			out := onNodeRun(t, 2, binDir+"/box", "dial", net.JoinHostPort(ip.String(), "3000"))
 			f := strings.Fields(out)
 			if len(f) != 4 {
 				t.Fatalf("%s: %s", kind, out)

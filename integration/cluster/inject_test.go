@@ -28,7 +28,6 @@ spec:
 // Deployment.
 func TestInjectCommand(t *testing.T) {
 	ns := newNamespace(t)
-	ns.apply(pod{name: "client", node: 2}.yaml(t))
 	for _, mode := range modes {
 		cmd := exec.Command("../../bin/tproxy-install", "inject", "--mode", mode)
 		cmd.Stdin = strings.NewReader(plainDeployment(mode, ""))
@@ -36,7 +35,9 @@ func TestInjectCommand(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		ns.apply(string(out))
+		if _, err := ns.input(string(out), "apply", "-f", "-"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, mode := range modes {
 		ns.intercepted(mode)
@@ -54,7 +55,6 @@ func TestAdmissionPolicy(t *testing.T) {
 		}
 	})
 	ns := newNamespace(t)
-	ns.apply(pod{name: "client", node: 2}.yaml(t))
 	// A policy is in force a moment after it is there.
 	await(t, 30*time.Second, "policy in force", func() error {
 		out, err := ns.input("apiVersion: v1\nkind: Pod\nmetadata: {name: try, labels: {tproxy-cni.io/inject: nat}}\n"+
@@ -75,8 +75,7 @@ func TestAdmissionPolicy(t *testing.T) {
 // intercepted asks that a Deployment's pod is reached through the sidecar.
 func (ns *namespace) intercepted(deployment string) {
 	ns.t.Helper()
-	ns.kubectl("rollout", "status", "deployment/"+deployment, "--timeout=60s")
-	ns.ready("client")
+	ns.kubectl("rollout", "status", "deployment/"+deployment, "--timeout=120s")
 	name := strings.TrimSpace(ns.kubectl("get", "pods", "-l", "app="+deployment, "--field-selector=status.phase=Running", "-o", "jsonpath={.items[0].metadata.name}"))
-	reaches(ns.t, ns, "client", name)
+	reaches(ns.t, ns, "node2", name)
 }

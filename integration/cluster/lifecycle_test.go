@@ -59,15 +59,11 @@ func TestProbes(t *testing.T) {
 // passed on past it, and they work again after its restart.
 func TestSidecarKilled(t *testing.T) {
 	ns := newNamespace(t)
-	objects := []string{pod{name: "client", node: 1}.yaml(t)}
-	for _, mode := range modes {
-		objects = append(objects, server(mode, 1, mode).yaml(t))
-	}
-	ns.apply(objects...)
-	ns.ready("client", "nat", "tproxy")
+	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t))
+	ns.ready("nat", "tproxy")
 	for _, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
-			reaches(t, ns, "client", mode)
+			reaches(t, ns, "node1", mode)
 			restarts := ns.restarts(mode)
 			// Held down by a stopped kubelet: it would restart the sidecar.
 			onNodeRun(t, 1, "pkill", "-STOP", "-x", "kubelet")
@@ -93,7 +89,7 @@ func TestSidecarKilled(t *testing.T) {
 				return nil
 			})
 			ns.ready(mode)
-			reaches(t, ns, "client", mode)
+			reaches(t, ns, "node1", mode)
 		})
 	}
 }
@@ -126,8 +122,8 @@ func indent(text, by string) string { return by + strings.ReplaceAll(text, "\n",
 // TestKubeletRestarted: pods do not notice.
 func TestKubeletRestarted(t *testing.T) {
 	ns := newNamespace(t)
-	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t), pod{name: "client", node: 2}.yaml(t))
-	ns.ready("nat", "tproxy", "client")
+	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t))
+	ns.ready("nat", "tproxy")
 	before := onNodeRun(t, 1, "pgrep", "-x", "kubelet")
 	onNodeRun(t, 1, "pkill", "-x", "kubelet")
 	await(t, time.Minute, "kubelet back", func() error {
@@ -144,7 +140,7 @@ func TestKubeletRestarted(t *testing.T) {
 		if n := ns.restarts(mode); n != 0 {
 			t.Errorf("%s: the sidecar was restarted %d times", mode, n)
 		}
-		reaches(t, ns, "client", mode)
+		reaches(t, ns, "node1", mode)
 	}
 }
 
@@ -166,8 +162,8 @@ func TestReboot(t *testing.T) {
 	if err := errors.Join(kubectl("apply", "-k", manifests("repair", d.name)), installed()); err != nil {
 		t.Fatal(err)
 	}
-	ns.apply(server("nat", 2, "nat").yaml(t), server("tproxy", 2, "tproxy").yaml(t), pod{name: "client", node: 1}.yaml(t))
-	ns.ready("nat", "tproxy", "client")
+	ns.apply(server("nat", 2, "nat").yaml(t), server("tproxy", 2, "tproxy").yaml(t))
+	ns.ready("nat", "tproxy")
 	was := map[string]string{}
 	for _, mode := range modes {
 		was[mode] = ns.kubectl("get", "pod", mode, "-o", "jsonpath={.status.podIP}")
@@ -191,6 +187,6 @@ func TestReboot(t *testing.T) {
 	})
 	for _, mode := range modes {
 		ns.ready(mode)
-		reaches(t, ns, "client", mode)
+		reaches(t, ns, "node1", mode)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -9,35 +10,34 @@ import (
 // TestListeners: an application may listen in any way; who reaches it is the
 // same with us as without us, and it sees the client.
 func TestListeners(t *testing.T) {
-	podIP := `env: [{name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]`
 	kinds := []struct {
-		name      string
-		args      []string
-		container string
-		spec      string
-		want      [2]bool // reached over IPv4, IPv6
+		name string
+		args string
+		want [2]bool // reached over IPv4, IPv6
 	}{
-		{name: "mptcp", args: []string{"-mptcp", ":8080"}, want: [2]bool{true, true}},
-		{name: "v6only", args: []string{"-net", "tcp6", "[::]:8080"}, want: [2]bool{false, true}},
-		{name: "podip", args: []string{"$POD_IP:8080"}, container: podIP, want: [2]bool{true, false}},
-		{name: "localhost", args: []string{"127.0.0.1:8080"}}, // and so unreachable without us too
-		{name: "userns", args: []string{":8080"}, spec: "hostUsers: false", want: [2]bool{true, true}},
+		{name: "mptcp", args: `-mptcp, ":8081"`, want: [2]bool{true, true}},
+		{name: "v6only", args: `-net, tcp6, "[::]:8082"`, want: [2]bool{false, true}},
+		{name: "podip", args: `"$POD_IP:8083"`, want: [2]bool{true, false}},
+		{name: "localhost", args: `"127.0.0.1:8084"`}, // and so unreachable without us too
 	}
 	ns := newNamespace(t)
 	var objects, names []string
-	for _, k := range kinds {
-		for _, mode := range append([]string{"plain"}, modes...) {
-			p := pod{
-				name: k.name + "-" + mode, node: 1, mode: strings.TrimPrefix(mode, "plain"),
-				args: append([]string{"serve"}, k.args...), container: k.container, spec: k.spec,
-			}
-			objects, names = append(objects, p.yaml(t)), append(names, p.name)
+	for _, mode := range append([]string{"plain"}, modes...) {
+		p := server(mode, 1, strings.TrimPrefix(mode, "plain"))
+		for _, k := range kinds {
+			p.containers = append(p.containers, "{name: "+k.name+", image: test/box:1, args: [serve, "+k.args+"], "+
+				"env: [{name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]}")
 		}
+		users := server("userns-"+mode, 1, p.mode)
+		users.spec = "hostUsers: false"
+		objects = append(objects, p.yaml(t), users.yaml(t))
+		names = append(names, p.name, users.name)
 	}
 	ns.apply(append(objects, pod{name: "client", node: 2}.yaml(t))...)
 	ns.ready(append(names, "client")...)
+
 	for _, mode := range modes {
-		if log := ns.log("mptcp-"+mode, "app"); !strings.Contains(log, " MPTCP\n") {
+		if log := ns.log(mode, "mptcp"); !strings.Contains(log, " MPTCP\n") {
 			t.Errorf("the application does not listen with MPTCP:\n%s", log)
 		}
 		node, pid := ns.process("userns-"+mode, "/tproxy-proxy")
@@ -45,22 +45,28 @@ func TestListeners(t *testing.T) {
 			t.Errorf("the sidecar has no user namespace of its own: %v", ids)
 		}
 	}
-	for _, k := range kinds {
-		for _, mode := range append([]string{"plain"}, modes...) {
-			t.Run(k.name+"/"+mode, func(t *testing.T) {
-				for i, ip := range ns.addrs("pod/" + k.name + "-" + mode) {
-					target := net.JoinHostPort(ip.String(), "8080")
-					g := dial(ns, "client", []string{target})[target]
-					switch {
-					case k.want[i] && g.err != "":
-						t.Errorf("%s: %s", target, g.err)
-					case k.want[i] && g.seen.Addr() != g.client.Addr():
-						t.Errorf("%s: the application saw %s, the client is %s", target, g.seen, g.client)
-					case !k.want[i] && !strings.Contains(g.err, "refused"):
-						t.Errorf("%s: %+v, want a refusal", target, g)
-					}
+	want, targets := map[string]bool{}, []string{}
+	for _, name := range names {
+		for i, ip := range ns.addrs("pod/" + name) {
+			for n, k := range kinds {
+				if strings.HasPrefix(name, "userns-") {
+					continue
 				}
-			})
+				target := net.JoinHostPort(ip.String(), fmt.Sprint(8081+n))
+				targets, want[target] = append(targets, target), k.want[i]
+			}
+			target := net.JoinHostPort(ip.String(), "8080")
+			targets, want[target] = append(targets, target), true
+		}
+	}
+	for target, g := range dial(ns, "client", targets) {
+		switch {
+		case want[target] && g.err != "":
+			t.Errorf("%s: %s", target, g.err)
+		case want[target] && g.seen.Addr() != g.client.Addr():
+			t.Errorf("%s: the application saw %s, the client is %s", target, g.seen, g.client)
+		case !want[target] && !strings.Contains(g.err, "refused"):
+			t.Errorf("%s: %+v, want a refusal", target, g)
 		}
 	}
 }

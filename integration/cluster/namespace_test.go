@@ -1,16 +1,15 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"net/http"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,19 +25,20 @@ func newNamespace(t *testing.T, labels ...string) *namespace {
 	t.Helper()
 	ns := &namespace{t, strings.NewReplacer("/", "-", "_", "-").Replace(strings.ToLower(t.Name()))}
 	ns.awaitGone()
-	cluster := &namespace{t, "default"}
-	cluster.kubectl("create", "namespace", ns.name)
-	for _, l := range labels {
-		cluster.kubectl("label", "namespace", ns.name, l)
+	object := fmt.Sprintf("{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {%s}}}", ns.name, strings.Join(labels, ", "))
+	if err := api("POST", "/api/v1/namespaces", object, nil); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			ns.explain()
 		}
-		_, _ = cluster.try("delete", "namespace", ns.name, "--wait=false")
-		_, _ = ns.try("delete", "pods", "--all", "--grace-period=1", "--wait=false")
+		_ = api("DELETE", "/api/v1/namespaces/"+ns.name, "", nil)
+		_ = api("DELETE", "/api/v1/namespaces/"+ns.name+"/pods?gracePeriodSeconds=1", "", nil)
 	})
-	await(t, 30*time.Second, "service account", func() error { _, err := ns.try("get", "serviceaccount", "default"); return err })
+	await(t, 30*time.Second, "service account", func() error {
+		return api("GET", "/api/v1/namespaces/"+ns.name+"/serviceaccounts/default", "", nil)
+	})
 	return ns
 }
 
@@ -47,10 +47,15 @@ func newNamespace(t *testing.T, labels ...string) *namespace {
 func (ns *namespace) awaitGone() {
 	ns.t.Helper()
 	await(ns.t, time.Minute, "namespace gone", func() error {
-		if out, err := ns.try("get", "namespace", ns.name, "--ignore-not-found", "--output=name"); err != nil || out != "" {
-			return fmt.Errorf("%s %w", out, err)
+		err := api("GET", "/api/v1/namespaces/"+ns.name, "", nil)
+		switch {
+		case errors.Is(err, errNotFound):
+			return nil
+		case err == nil:
+			return errors.New("still there")
+		default:
+			return err
 		}
-		return nil
 	})
 }
 
@@ -87,53 +92,58 @@ func (ns *namespace) kubectl(args ...string) string {
 	return out
 }
 
-func (ns *namespace) apply(manifests ...string) {
+// apply makes objects. `kubectl apply` would do it, and takes a second.
+func (ns *namespace) apply(objects ...string) {
 	ns.t.Helper()
-	text := strings.Join(manifests, "\n---\n")
-	if _, err := ns.input(text, "apply", "-f", "-"); err != nil {
-		ns.t.Fatalf("%v\n%s", err, text)
+	for _, o := range objects {
+		kind := regexp.MustCompile(`(?m)^apiVersion: (\S+)\nkind: (\S+)$`).FindStringSubmatch(o)
+		path := map[string]string{"v1": "/api/v1", "apps/v1": "/apis/apps/v1", "batch/v1": "/apis/batch/v1"}[kind[1]]
+		path += "/namespaces/" + ns.name + "/" + strings.ToLower(kind[2]) + "s?fieldValidation=Strict"
+		if err := api("POST", path, o, nil); err != nil {
+			ns.t.Fatalf("%v\n%s", err, o)
+		}
 	}
 }
 
 // ready waits until pods are.
 func (ns *namespace) ready(pods ...string) {
 	ns.t.Helper()
-	args := []string{"wait", "--for=condition=Ready", "--timeout=60s"}
-	for _, p := range pods {
-		args = append(args, "pod/"+p)
-	}
-	ns.kubectl(args...)
+	await(ns.t, 2*time.Minute, "pods ready", func() error {
+		var list struct {
+			Items []struct {
+				Metadata struct{ Name string }
+				Status   struct {
+					Conditions []struct{ Type, Status string }
+				}
+			}
+		}
+		if err := api("GET", "/api/v1/namespaces/"+ns.name+"/pods", "", &list); err != nil {
+			return err
+		}
+		missing := map[string]bool{}
+		for _, name := range pods {
+			missing[name] = true
+		}
+		for _, p := range list.Items {
+			for _, c := range p.Status.Conditions {
+				if c.Type == "Ready" && c.Status == "True" {
+					delete(missing, p.Metadata.Name)
+				}
+			}
+		}
+		if len(missing) > 0 {
+			return fmt.Errorf("not ready: %v", slices.Sorted(maps.Keys(missing)))
+		}
+		return nil
+	})
 }
 
-// get asks the API server for pod/NAME, service/NAME and such, which costs much
-// less than to start kubectl.
+// get reads pod/NAME, service/NAME and such.
 func (ns *namespace) get(object string, o any) {
 	ns.t.Helper()
-	config, err := os.ReadFile(kubeconfig)
-	if err != nil {
-		ns.t.Fatal(err)
-	}
-	ca, err := os.ReadFile(pkiDir + "/ca.crt")
-	if err != nil {
-		ns.t.Fatal(err)
-	}
-	m := regexp.MustCompile(`(?s)server: "([^"]+)".*token: (\w+)`).FindSubmatch(config)
 	kind, name, _ := strings.Cut(object, "/")
-	req, err := http.NewRequestWithContext(ns.t.Context(), "GET", fmt.Sprintf("%s/api/v1/namespaces/%s/%ss/%s", m[1], ns.name, kind, name), nil)
-	if err != nil {
+	if err := api("GET", "/api/v1/namespaces/"+ns.name+"/"+kind+"s/"+name, "", o); err != nil {
 		ns.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+string(m[2]))
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	if err != nil {
-		ns.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(o); err != nil || resp.StatusCode != http.StatusOK {
-		ns.t.Fatalf("get %s: %s: %v", object, resp.Status, err)
 	}
 }
 

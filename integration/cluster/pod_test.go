@@ -17,6 +17,7 @@ type pod struct {
 	args []string
 
 	image       string   // "" is test/box:1
+	containers  []string // further ones, in YAML's flow style
 	container   string   // further fields of the application's container, in YAML's flow style
 	annotations []string // further ones
 	spec        string   // further fields of the pod
@@ -74,7 +75,11 @@ func (p pod) template(t *testing.T) string {
 	if p.container != "" {
 		container += ", " + p.container
 	}
-	return strings.Join(append(lines, "  containers:", "  - "+container+"}"), "\n")
+	lines = append(lines, "  containers:", "  - "+container+"}")
+	for _, c := range p.containers {
+		lines = append(lines, "  - "+c)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // sidecar is our container as README.md and the manifests have it.

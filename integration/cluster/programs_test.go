@@ -10,132 +10,119 @@ import (
 	"time"
 )
 
-// debian packs programs of this machine into an image, with the files that
-// they need and a user, and gives it to the nodes.
-func debian(t *testing.T, name string, entry []string, texts map[string]string, folders []string, programs ...string) string {
-	t.Helper()
-	files := map[string]string{"/box": binDir + "/box"}
-	dir := t.TempDir()
-	texts["/etc/passwd"] = "root:x:0:0::/:\nuser:x:1000:1000::/tmp:\n"
-	for path, text := range texts {
-		from := filepath.Join(dir, strings.ReplaceAll(path, "/", "_"))
-		if err := os.WriteFile(from, []byte(text), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		files[path] = from
-	}
-	for _, f := range folders {
-		files[f] = f
-	}
-	files, err := withLibraries(files, programs...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := image{"test/" + name + ":1", entry, files}
-	if err := load([]image{m}, nil); err != nil {
-		t.Fatal(err)
-	}
-	return m.name
-}
-
-// TestNginx: the access log has the client's address.
-func TestNginx(t *testing.T) {
-	image := debian(t, "nginx", []string{"/usr/sbin/nginx", "-c", "/nginx.conf"}, map[string]string{"/nginx.conf": `
-		daemon off; pid /tmp/pid; error_log stderr;
-		events {}
-		http {
-			client_body_temp_path /tmp/1; proxy_temp_path /tmp/2; fastcgi_temp_path /tmp/3; uwsgi_temp_path /tmp/4; scgi_temp_path /tmp/5;
-			log_format seen '$remote_addr asked for $uri';
-			access_log /dev/stdout seen;
-			server { listen 8080; listen [::]:8080; location / { return 200 "hello\n"; } }
-		}`}, nil, "/usr/sbin/nginx")
-	eachWay(t, image, func(ns *namespace, mode, client, ip string) {
-		ns.kubectl("exec", "client", "--", "/box", "dial", "-send", `GET /of-`+mode+` HTTP/1.0\r\n\r\n`, net.JoinHostPort(ip, "8080"))
-		await(t, 5*time.Second, "access log", func() error {
-			want := client + " asked for /of-" + mode
-			if log := ns.log(mode, "app"); !strings.Contains(log, want) {
-				return fmt.Errorf("no %q in\n%s", want, log)
-			}
-			return nil
-		})
-	})
-}
-
-// TestNetexec: the server of Kubernetes' own client-address tests tells the
-// client's address, and in nat mode its port.
-func TestNetexec(t *testing.T) {
-	agnhost := binDir + "/agnhost"
-	image := debian(t, "netexec", []string{agnhost, "netexec", "--http-port=8080", "--udp-port=-1"},
-		map[string]string{}, []string{agnhost}, "/usr/bin/curl")
-	eachWay(t, image, func(ns *namespace, mode, client, ip string) {
-		out := ns.kubectl("exec", "client", "--", "/usr/bin/curl", "-sS", "-w", " %{local_port}", "http://"+net.JoinHostPort(ip, "8080")+"/clientip")
-		seen, port, _ := strings.Cut(out, " ")
-		if !strings.HasPrefix(seen, net.JoinHostPort(client, "")) || mode == "nat" && seen != net.JoinHostPort(client, port) {
-			t.Errorf("%s: the server saw %s, the client is %s port %s", mode, seen, client, port)
-		}
-	})
-}
-
-// TestRedis: CLIENT LIST has the client's address.
-func TestRedis(t *testing.T) {
-	image := debian(t, "redis", []string{"/usr/bin/redis-server", "--port", "8080", "--bind", "*", "-::*", "--protected-mode", "no", "--save", "", "--dir", "/tmp"},
-		map[string]string{}, nil, "/usr/bin/redis-server", "/usr/bin/redis-cli")
-	eachWay(t, image, func(ns *namespace, mode, client, ip string) {
-		out := ns.kubectl("exec", "client", "--", "/usr/bin/redis-cli", "-h", ip, "-p", "8080", "client", "list")
-		if want := " addr=" + net.JoinHostPort(client, ""); !strings.Contains(out, want) {
-			t.Errorf("%s: no %q in %s", mode, want, out)
-		}
-	})
-}
-
-// TestPostgres: pg_hba.conf lets in one client by its address, and no other.
-func TestPostgres(t *testing.T) {
-	bin, err := filepath.Glob("/usr/lib/postgresql/*/bin")
-	if err != nil || len(bin) == 0 {
+// TestPrograms has programs that nobody here wrote behind one sidecar. Each
+// tells the client's address in its own way: nginx in its access log, Redis in
+// CLIENT LIST, agnhost (the server of Kubernetes' own tests of client
+// addresses) in its answer; PostgreSQL lets in one client by pg_hba.conf, and
+// no other.
+func TestPrograms(t *testing.T) {
+	postgres, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil || len(postgres) == 0 {
 		t.Fatal("no PostgreSQL in /usr/lib", err)
 	}
-	version := filepath.Base(filepath.Dir(bin[0]))
-	image := debian(t, "postgres", []string{"/bin/sh", "/start"}, map[string]string{"/start": `
-		set -e
-		` + bin[0] + `/initdb -D /tmp/data -A trust --no-locale -N >/dev/null
-		for a in $ALLOWED; do echo "host all all $a trust"; done > /tmp/data/pg_hba.conf
-		exec ` + bin[0] + `/postgres -D /tmp/data -p 8080 -c listen_addresses='*' -c unix_socket_directories=/tmp -c dynamic_shared_memory_type=mmap
-		`}, []string{"/usr/share/postgresql/" + version, "/usr/share/zoneinfo", "/usr/lib/postgresql/" + version + "/lib"},
-		bin[0]+"/postgres", bin[0]+"/initdb", bin[0]+"/psql", "/bin/sh")
-	eachWay(t, image, func(ns *namespace, mode, client, ip string) {
-		query := []string{"--", bin[0] + "/psql", "-h", ip, "-p", "8080", "-U", "user", "-d", "postgres", "-Atc", "select inet_client_addr()"}
-		if out := ns.kubectl(append([]string{"exec", "client"}, query...)...); strings.TrimSpace(out) != client {
-			t.Errorf("%s: the client is %q, want %s", mode, out, client)
-		}
-		out, err := ns.try(append([]string{"exec", "stranger"}, query...)...)
-		if err == nil || !strings.Contains(out, "no pg_hba.conf entry for host") {
-			t.Errorf("%s: a stranger got %q, %v", mode, out, err)
-		}
-	})
-}
-
-// eachWay runs the image's server behind the sidecar in both modes, and has
-// check use it over both families. The pods client and stranger have the
-// programs of the image too, and wait; the server finds the first one's
-// networks in $ALLOWED.
-func eachWay(t *testing.T, image string, check func(ns *namespace, mode, client, ip string)) {
-	t.Helper()
+	agnhost := binDir + "/agnhost"
+	image := packed(t, postgres[0], agnhost)
 	ns := newNamespace(t)
-	ns.apply(pod{name: "client", node: 2, image: image, container: "command: [/box]"}.yaml(t),
-		pod{name: "stranger", node: 1, image: image, container: "command: [/box]"}.yaml(t))
+	ns.apply(pod{name: "client", node: 2, image: image}.yaml(t), pod{name: "stranger", node: 1, image: image}.yaml(t))
 	ns.ready("client", "stranger")
 	client := ns.addrs("pod/client")
 	for _, mode := range modes {
-		s := server(mode, 1, mode)
-		s.image, s.restricted = image, true // PostgreSQL refuses root
-		s.args = nil
-		s.container += fmt.Sprintf(`, env: [{name: ALLOWED, value: "%s/32 %s/128"}]`, client[0], client[1])
-		ns.apply(s.yaml(t))
+		p := server(mode, 1, mode)
+		p.image, p.restricted = image, true // PostgreSQL refuses root
+		p.container += ", command: [" + agnhost + ", netexec, --http-port=8080, --udp-port=-1]"
+		p.args = nil
+		for name, command := range map[string]string{
+			"nginx": "/usr/sbin/nginx, -c, /nginx.conf",                                                               // 8081
+			"redis": `/usr/bin/redis-server, --port, "8082", --bind, "*", "-::*", --protected-mode, "no", --save, ""`, // in /tmp it may write
+			"hba":   "/bin/sh, /start-postgres",                                                                       // 8083
+		} {
+			p.containers = append(p.containers, fmt.Sprintf("{name: %s, image: %s, command: [%s], workingDir: /tmp, "+
+				"securityContext: {runAsUser: 1000}, readinessProbe: {tcpSocket: {port: %d}, periodSeconds: 1}, "+
+				`env: [{name: ALLOWED, value: "%s/32 %s/128"}]}`,
+				name, image, command, map[string]int{"nginx": 8081, "redis": 8082, "hba": 8083}[name], client[0], client[1]))
+		}
+		ns.apply(p.yaml(t))
 	}
 	ns.ready(modes...)
 	for _, mode := range modes {
 		for i, ip := range ns.addrs("pod/" + mode) {
-			check(ns, mode, client[i].String(), ip.String())
+			host, want := net.JoinHostPort(ip.String(), ""), net.JoinHostPort(client[i].String(), "")
+			psql := fmt.Sprintf("%s/psql -h %s -p 8083 -U user -d postgres -Atc 'select inet_client_addr()' 2>&1", postgres[0], ip)
+			out := ns.kubectl("exec", "client", "--", "/bin/sh", "-c", `
+				echo agnhost $(/usr/bin/curl -sS -w ' %{local_port}' http://`+host+`8080/clientip)
+				echo redis $(/usr/bin/redis-cli -h `+ip.String()+` -p 8082 client list)
+				echo postgres $(`+psql+`)
+				/usr/bin/curl -sS http://`+host+`8081/of-`+mode)
+			seen := map[string]string{}
+			for line := range strings.Lines(out) {
+				name, text, _ := strings.Cut(strings.TrimSpace(line), " ")
+				seen[name] = text
+			}
+			if addr, port, _ := strings.Cut(seen["agnhost"], " "); !strings.HasPrefix(addr, want) || mode == "nat" && addr != want+port {
+				t.Errorf("%s: agnhost saw %s, the client is %s%s", mode, addr, want, port)
+			}
+			if !strings.Contains(seen["redis"], " addr="+want) {
+				t.Errorf("%s: no addr=%s in Redis' list of clients: %s", mode, want, seen["redis"])
+			}
+			if seen["postgres"] != client[i].String() {
+				t.Errorf("%s: to PostgreSQL the client is %q, want %s", mode, seen["postgres"], client[i])
+			}
+			await(t, 5*time.Second, "access log", func() error {
+				want := client[i].String() + " asked for /of-" + mode
+				if log := ns.log(mode, "nginx"); !strings.Contains(log, want) {
+					return fmt.Errorf("no %q in\n%s", want, log)
+				}
+				return nil
+			})
+			out, err := ns.try("exec", "stranger", "--", "/bin/sh", "-c", psql)
+			if err == nil || !strings.Contains(out, "no pg_hba.conf entry for host") {
+				t.Errorf("%s: PostgreSQL told a stranger %q, %v", mode, out, err)
+			}
 		}
 	}
+}
+
+// packed packs programs of this machine into an image, with the files that
+// they need and a user, and gives it to the nodes. Without a command it waits.
+func packed(t *testing.T, postgres, agnhost string) string {
+	t.Helper()
+	version := filepath.Base(filepath.Dir(postgres))
+	files := map[string]string{"/box": binDir + "/box", agnhost: agnhost}
+	for _, f := range []string{"/usr/share/postgresql/" + version, "/usr/share/zoneinfo", "/usr/lib/postgresql/" + version + "/lib"} {
+		files[f] = f
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"passwd": "root:x:0:0::/:\nuser:x:1000:1000::/tmp:\n",
+		"nginx.conf": `
+			daemon off; pid /tmp/pid; error_log stderr;
+			events {}
+			http {
+				client_body_temp_path /tmp/1; proxy_temp_path /tmp/2; fastcgi_temp_path /tmp/3; uwsgi_temp_path /tmp/4; scgi_temp_path /tmp/5;
+				log_format seen '$remote_addr asked for $uri';
+				access_log /dev/stdout seen;
+				server { listen 8081; listen [::]:8081; location / { return 200 "hello\n"; } }
+			}`,
+		"start-postgres": `
+			set -e
+			` + postgres + `/initdb -D /tmp/data -A trust --no-locale -N >/dev/null
+			for a in $ALLOWED; do echo "host all all $a trust"; done > /tmp/data/pg_hba.conf
+			exec ` + postgres + `/postgres -D /tmp/data -p 8083 -c listen_addresses='*' -c unix_socket_directories=/tmp -c dynamic_shared_memory_type=mmap
+			`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		files["/"+name] = filepath.Join(dir, name)
+	}
+	files["/etc/passwd"] = files["/passwd"]
+	files, err := withLibraries(files, postgres+"/postgres", postgres+"/initdb", postgres+"/psql",
+		"/bin/sh", "/usr/sbin/nginx", "/usr/bin/redis-server", "/usr/bin/redis-cli", "/usr/bin/curl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := load([]image{{"test/programs:1", []string{"/box"}, files}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return "test/programs:1"
 }

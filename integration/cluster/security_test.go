@@ -19,7 +19,7 @@ func TestPodSecurity(t *testing.T) {
 		{"tproxy", "baseline", func(v string) bool { return v != none }},
 	} {
 		t.Run(c.mode, func(t *testing.T) {
-			ns := newNamespace(t, "pod-security.kubernetes.io/enforce="+c.level)
+			ns := newNamespace(t, "pod-security.kubernetes.io/enforce: "+c.level)
 			s := server("server", 1, c.mode)
 			s.restricted = c.level == "restricted"
 			client := pod{name: "client", node: 2, restricted: s.restricted}
@@ -48,7 +48,7 @@ func TestPodSecurity(t *testing.T) {
 // TestRefusedByPodSecurity: a namespace that enforces restricted admits no
 // tproxy mode, which needs NET_RAW. This is documented, and fails loudly.
 func TestRefusedByPodSecurity(t *testing.T) {
-	ns := newNamespace(t, "pod-security.kubernetes.io/enforce=restricted")
+	ns := newNamespace(t, "pod-security.kubernetes.io/enforce: restricted")
 	_, err := ns.input(server("server", 1, "tproxy").yaml(t), "apply", "-f", "-")
 	if err == nil || !strings.Contains(err.Error(), "violates PodSecurity") {
 		t.Fatalf("got %v, want a violation of PodSecurity", err)

@@ -17,8 +17,8 @@ func TestUninstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns := newNamespace(t)
-	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t), pod{name: "client", node: 2}.yaml(t))
-	ns.ready("nat", "tproxy", "client")
+	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t))
+	ns.ready("nat", "tproxy")
 
 	uninstall(t)
 	for n := 1; n <= nodes; n++ {
@@ -32,7 +32,7 @@ func TestUninstall(t *testing.T) {
 	ns.apply(server("plain", 1, "").yaml(t), server("late", 1, "nat").yaml(t))
 	ns.ready("plain")
 	for _, mode := range modes {
-		reaches(t, ns, "client", mode)
+		reaches(t, ns, "node2", mode)
 	}
 	// The sidecar says why, and the application is not started before it.
 	await(t, time.Minute, "the sidecar's complaint", func() error {
@@ -71,8 +71,6 @@ func uninstall(t *testing.T) {
 // then gives it what it lacks.
 func TestSameSecond(t *testing.T) {
 	ns := newNamespace(t)
-	ns.apply(pod{name: "client", node: 2}.yaml(t))
-	ns.ready("client")
 	d, err := theDistro()
 	if err != nil {
 		t.Fatal(err)
@@ -92,9 +90,9 @@ func TestSameSecond(t *testing.T) {
 	if err := kubectl("apply", "-k", manifests("install", d.name)); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 4 {
-		early(i + 1)
-	}
+	early(1)
+	await(t, 2*time.Minute, "in the chain", func() error { return chained(list(t, 1)) })
+	early(2)
 	if err := installed(); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +103,7 @@ func TestSameSecond(t *testing.T) {
 			log := ns.log(name, "tproxy-proxy")
 			switch {
 			case out == "true true True":
-				reaches(t, ns, "client", name)
+				reaches(t, ns, "node2", name)
 				return nil
 			case out == "false false False" && strings.Contains(log, "not ready: connections to this pod are not intercepted"):
 				late++
@@ -124,5 +122,5 @@ func TestSameSecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	ns.ready(names...)
-	reaches(t, ns, "client", names...)
+	reaches(t, ns, "node2", names...)
 }
