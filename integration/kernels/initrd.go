@@ -45,11 +45,11 @@ func initrd(ctx context.Context, k kernel) ([]byte, error) {
 				continue
 			}
 			seen[path] = true
-			data, err := module(ctx, path)
+			data, err := os.ReadFile(path)
 			if err != nil {
 				return nil, err
 			}
-			file := strings.TrimSuffix(filepath.Base(path), ".xz")
+			file := filepath.Base(path)
 			a.add("early/"+file, modeFile|0o644, data)
 			order = append(order, file)
 		}
@@ -69,14 +69,6 @@ func needed(ctx context.Context, k kernel, name string) (paths []string, err err
 		}
 	}
 	return paths, err
-}
-
-func module(ctx context.Context, path string) ([]byte, error) {
-	if !strings.HasSuffix(path, ".xz") {
-		return os.ReadFile(path)
-	}
-	data, err := command(ctx, "", "xz", "-dc", path)
-	return []byte(data), err
 }
 
 // archive is a cpio archive in the form that the kernel unpacks at its start

@@ -77,6 +77,11 @@ func unpack(ctx context.Context, pkg, cache string) error {
 		return err
 	}
 	for _, r := range releases {
+		// The guest's modprobe offers modules to the kernel as they are.
+		if _, err := command(ctx, filepath.Join(root, "lib/modules", r.Name()),
+			"find", ".", "-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+"); err != nil {
+			return err
+		}
 		if _, err := command(ctx, "", "/sbin/depmod", "-b", root, r.Name()); err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ import (
 
 // slow is what the tests are told of an emulated processor: see LAB_SLOW in
 // package lab.
-const slow = 10
+const slow = 20
 
 // packages are those whose tests touch the kernel.
 var packages = []string{"plugin/settings", "plugin/redirect", "plugin", "proxy", "integration"}
