@@ -77,7 +77,7 @@ func (ns *namespace) finish(pod, command string) string {
 	ns.t.Helper()
 	node, pid := ns.process(pod, command)
 	onNodeRun(ns.t, node, "kill", "-TERM", pid)
-	if _, err := ns.try("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s", "pod/"+pod); err != nil {
+	if _, err := ns.try("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s", "pod/"+pod); err != nil {
 		ns.t.Errorf("%v\n%s", err, ns.log(pod, "app"))
 	}
 	return ns.log(pod, "app")

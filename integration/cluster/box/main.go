@@ -166,7 +166,7 @@ func dial(args []string) error {
 		return err
 	}
 	for _, addr := range fs.Args() {
-		own, greeting, err := once(addr, strings.NewReplacer(`\r`, "\r", `\n`, "\n").Replace(*request))
+		own, greeting, err := once(5*time.Second, addr, strings.NewReplacer(`\r`, "\r", `\n`, "\n").Replace(*request))
 		if err != nil {
 			fmt.Println(addr, "error", err)
 		} else {
@@ -177,7 +177,8 @@ func dial(args []string) error {
 }
 
 // load makes connections to each address in turn, at a rate, until it is told
-// to end, has each greeted, and prints how many did not work and why.
+// to end, has each greeted, and prints how many did not work and why. One that
+// is slow is not one that failed, hence its patience.
 func load(args []string) error {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	rate := fs.Int("rate", 200, "connections a second")
@@ -189,6 +190,7 @@ func load(args []string) error {
 		wg       sync.WaitGroup
 		good     int
 		failed   int
+		slowest  time.Duration
 		servers  = map[string]bool{}
 		end      = ended()
 		interval = time.NewTicker(time.Second / time.Duration(*rate))
@@ -198,9 +200,10 @@ func load(args []string) error {
 		case <-interval.C:
 			wg.Go(func() {
 				began, addr := time.Now(), fs.Arg(i%fs.NArg())
-				own, greeting, err := once(addr, "")
+				own, greeting, err := once(time.Minute, addr, "")
 				mu.Lock()
 				defer mu.Unlock()
+				slowest = max(slowest, time.Since(began))
 				if err != nil {
 					failed++
 					fmt.Printf("%s to %s from %v: %v\n", began.Format(time.StampMicro), addr, own, err)
@@ -212,21 +215,21 @@ func load(args []string) error {
 			})
 		case <-end:
 			wg.Wait()
-			fmt.Printf("good %d servers %d failed %d\n", good, len(servers), failed)
+			fmt.Printf("good %d servers %d failed %d slowest %v\n", good, len(servers), failed, slowest.Round(time.Millisecond))
 			return nil
 		}
 	}
 }
 
 // once is one connection: its own address, and what the server says.
-func once(addr, request string) (own net.Addr, greeting string, err error) {
-	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
+func once(patience time.Duration, addr, request string) (own net.Addr, greeting string, err error) {
+	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		return nil, "", errors.Unwrap(err) // without the addresses, which are known
 	}
 	defer c.Close()
 	own = c.LocalAddr()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, request); err != nil {
 		return own, "", err
 	}
