@@ -25,6 +25,8 @@ mount -t devtmpfs dev /root/dev
 mkdir -p /root/dev/shm /root/dev/pts /root/run/kernels
 mount -t tmpfs -o mode=1777 tmpfs /root/dev/shm
 mount -t devpts -o ptmxmode=666 pts /root/dev/pts
+ln -s /proc/self/fd /root/dev/fd # as udev would
+for n in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${n%:*}" "/root/dev/${n#*:}"; done
 share tests /root/run/kernels
 
 chroot /root /bin/sh /run/kernels/tests.sh

@@ -24,6 +24,7 @@ type result struct {
 type section struct {
 	name   string
 	status string // exit status
+	took   string // seconds
 	text   string
 }
 
@@ -43,7 +44,7 @@ func parse(log string) (sections []section, uname string, err error) {
 			sections = append(sections, section{name: strings.TrimPrefix(f, "### run ")})
 			s = &sections[len(sections)-1]
 		case s != nil && strings.HasPrefix(f, "### end "+s.name+" "):
-			s.status = strings.TrimPrefix(f, "### end "+s.name+" ")
+			s.status, s.took, _ = strings.Cut(strings.TrimPrefix(f, "### end "+s.name+" "), " ")
 			s = nil
 		case s != nil:
 			s.text += line
@@ -84,8 +85,8 @@ func (s section) print(out io.Writer) {
 		fmt.Fprintf(out, "  FAIL %s: %v\n%s", s.name, err, s.text)
 		return
 	}
-	fmt.Fprintf(out, "  %s %-16s %3d tests and %3d parts passed, %d failed, %d skipped, %.0f s\n",
-		verdict, s.name, t.tests, t.parts, len(t.failed), len(t.skipped), t.seconds)
+	fmt.Fprintf(out, "  %s %-16s %3d tests and %3d parts passed, %d failed, %d skipped, %s s\n",
+		verdict, s.name, t.tests, t.parts, len(t.failed), len(t.skipped), s.took)
 	for _, name := range t.skipped {
 		fmt.Fprintf(out, "       skipped: %s\n", name)
 	}
@@ -103,7 +104,6 @@ type tally struct {
 	tests, parts    int // that passed
 	failed, skipped []string
 	said            map[string]string // by the test's name
-	seconds         float64
 }
 
 // count has the go command read a test binary's output, as go test -json does.
@@ -118,18 +118,17 @@ func count(text string) (t tally, err error) {
 	for d := json.NewDecoder(&events); ; {
 		var e struct {
 			Action, Test, Output string
-			Elapsed              float64
 		}
 		if err := d.Decode(&e); errors.Is(err, io.EOF) {
 			return t, nil
 		} else if err != nil {
 			return t, err
 		}
-		t.add(e.Action, e.Test, e.Output, e.Elapsed)
+		t.add(e.Action, e.Test, e.Output)
 	}
 }
 
-func (t *tally) add(action, test, output string, elapsed float64) {
+func (t *tally) add(action, test, output string) {
 	part := strings.Contains(test, "/")
 	switch {
 	case action == "output":
@@ -138,7 +137,6 @@ func (t *tally) add(action, test, output string, elapsed float64) {
 		t.parts++
 	case action == "pass" && test != "":
 		t.tests++
-		t.seconds += elapsed
 	case action == "fail" && test != "":
 		t.failed = append(t.failed, test)
 	case action == "skip" && test != "":
