@@ -75,6 +75,15 @@ func Check(path string, c Config, required []netip.Addr) error {
 			drift = append(drift, fmt.Sprintf("sysctl %s is %s, not 1", strings.ReplaceAll(s.key, "/", "."), s.value))
 		}
 	}
+	if demuxErrs(c.Mode) {
+		value, err := readEarlyDemux(p.ns)
+		if err != nil {
+			return err
+		}
+		if value != "0" {
+			drift = append(drift, fmt.Sprintf("sysctl %s is %s, not 0", strings.ReplaceAll(earlyDemux, "/", "."), value))
+		}
+	}
 	if p.lo.Attrs().RawFlags&unix.IFF_UP == 0 {
 		drift = append(drift, "interface lo is down")
 	}

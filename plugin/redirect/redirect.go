@@ -144,6 +144,12 @@ func (p *pod) steps(c Config) ([]step, error) {
 			func() error { return writeSysctls(p.ns, on, before) },
 		},
 	)
+	if demuxErrs(c.Mode) {
+		steps = append(steps, step{
+			func() error { return setEarlyDemux(p.ns, "0") },
+			func() error { return setEarlyDemux(p.ns, "1") },
+		})
+	}
 	for _, f := range fs {
 		steps = append(steps, step{
 			func() error { return f.addRoute(p.link) },
@@ -232,6 +238,9 @@ func Remove(path, ifname string) error {
 			err = writeSysctls(p.ns, on, withValue(on, "0"))
 		}
 		errs = append(errs, err)
+		if demuxErrs(contract.ModeNAT) { // the mode is not known any more
+			errs = append(errs, setEarlyDemux(p.ns, "1"))
+		}
 	}
 	errs = append(errs, p.dropTables())
 	for _, f := range fs {
