@@ -48,15 +48,18 @@ func TestReport(t *testing.T) {
 	}{
 		"passed": {
 			"### kernel 6.1.0\n### plan 1\n### run proxy\n" + good + "\n### end proxy 0 7\n",
-			[]string{"Linux 6.1 (6.1.0, pkg)", "ok   proxy", "1 tests and   1 parts passed, 0 failed, 0 skipped, 7 s"}, false,
+			[]string{"Linux 6.1 (6.1.0, pkg)", "ok   proxy", "1 tests and   1 parts passed, 0 failed, 0 skipped, 7 s"},
+			false,
 		},
 		"failed": {
 			"### kernel 6.1.0\n### plan 2\n### run proxy\n" + bad + "\n### end proxy 1 7\n### run plugin\n" + good + "\n### end plugin 0 7\n",
-			[]string{"FAIL proxy", "1 tests and   1 parts passed, 1 failed", "b_test.go:7: the reason", "ok   plugin"}, true,
+			[]string{"FAIL proxy", "1 tests and   1 parts passed, 1 failed", "b_test.go:7: the reason", "ok   plugin"},
+			true,
 		},
 		"died": {
 			"### kernel 6.1.0\n### plan 1\n### run proxy\n" + passed + "\x16=== RUN   TestC\npanic: oh\n\n### end proxy 2 7\n",
-			[]string{"FAIL proxy", "panic: oh"}, true,
+			[]string{"FAIL proxy", "panic: oh"},
+			true,
 		},
 		"cut off":  {"### kernel 6.1.0\n### plan 1\n### run proxy\n" + passed, []string{"ended early"}, true},
 		"one less": {"### kernel 6.1.0\n### plan 2\n### run proxy\n" + good + "\n### end proxy 0 7\n", []string{"ended early"}, true},
