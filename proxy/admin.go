@@ -29,7 +29,7 @@ func serveAdmin(ctx context.Context, log *slog.Logger, ln net.Listener, p *proxy
 			http.Error(w, fmt.Sprintf("not ready: %v", err), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintf(w, "ready: %s mode on %s\n", p.dialer.mode, p.ln.Addr())
+		fmt.Fprintf(w, "ready: %s mode on %s\n", p.mode, p.addr)
 	})
 	var open atomic.Int32
 	s := &http.Server{

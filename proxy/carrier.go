@@ -2,10 +2,7 @@ package main
 
 import (
 	"io"
-	"sync"
-	"sync/atomic"
-
-	"golang.org/x/sys/unix"
+	"time"
 )
 
 // carrier takes bytes out of one socket and puts them into another. It is held
@@ -18,59 +15,72 @@ type carrier interface {
 	drain(fd int) (int, error)
 	// queued is how many bytes are in the carrier.
 	queued() int
+	// short tells that a fill of n bytes has emptied the socket.
+	short(n int) bool
 }
 
 const (
 	smallBuffer = 64 << 10  // for requests and answers
 	bulkBuffer  = 256 << 10 // near splice's rate, where there is no pipe
 	maxBulk     = 64        // bulk buffers in use: slow readers must not cost that much each
+
+	keptSmall, keptBulk = 16, 2 // buffers that are kept for the next
 )
 
-// carriers lends out carriers. The zero value lends buffers only.
+// carriers lends out the carriers of one loop. Most come back before the next is
+// lent: a buffer and a pipe do for all connections whose receivers keep up.
 type carriers struct {
-	pipes *pipes // nil: none
+	pipes pipes
 
-	small sync.Pool // of *buffer
-	bulk  sync.Pool
-	bulks atomic.Int32 // bulk buffers lent out
+	small, bulk []*buffer // idle
+	bulks       int       // bulk buffers lent out
 }
 
 // get lends a carrier: for a stream that has just moved a full carrier a pipe
 // if there is one, else a large buffer, and for all others a small buffer.
-func (cs *carriers) get(bulk bool) carrier {
+func (cs *carriers) get(bulk bool, now time.Time) carrier {
 	if bulk {
-		if p := cs.pipes.get(); p != nil {
+		if p := cs.pipes.get(now); p != nil {
 			return p
 		}
-		if cs.bulks.Add(1) <= maxBulk {
+		if cs.bulks < maxBulk {
+			cs.bulks++
 			return lend(&cs.bulk, bulkBuffer)
 		}
-		cs.bulks.Add(-1)
 	}
 	return lend(&cs.small, smallBuffer)
 }
 
 // put takes a carrier back, with or without bytes left in it.
-func (cs *carriers) put(c carrier) {
+func (cs *carriers) put(c carrier, now time.Time) {
 	switch c := c.(type) {
 	case *pipe:
-		cs.pipes.put(c)
+		cs.pipes.put(c, now)
 	case *buffer:
 		c.r, c.w = 0, 0
 		if len(c.b) == bulkBuffer {
-			cs.bulks.Add(-1)
-			cs.bulk.Put(c)
+			cs.bulks--
+			keep(&cs.bulk, c, keptBulk)
 		} else {
-			cs.small.Put(c)
+			keep(&cs.small, c, keptSmall)
 		}
 	}
 }
 
-func lend(pool *sync.Pool, size int) *buffer {
-	if b, ok := pool.Get().(*buffer); ok {
-		return b
+func lend(idle *[]*buffer, size int) *buffer {
+	n := len(*idle)
+	if n == 0 {
+		return &buffer{b: make([]byte, size)}
 	}
-	return &buffer{b: make([]byte, size)}
+	b := (*idle)[n-1]
+	*idle = (*idle)[:n-1]
+	return b
+}
+
+func keep(idle *[]*buffer, b *buffer, most int) {
+	if len(*idle) < most {
+		*idle = append(*idle, b)
+	}
 }
 
 // buffer is a carrier that copies: b[r:w] is under way.
@@ -79,10 +89,11 @@ type buffer struct {
 	r, w int
 }
 
-func (b *buffer) queued() int { return b.w - b.r }
+func (b *buffer) queued() int      { return b.w - b.r }
+func (b *buffer) short(n int) bool { return n < len(b.b) }
 
 func (b *buffer) fill(fd int) (int, error) {
-	n, err := unix.Read(fd, b.b)
+	n, err := read(fd, b.b)
 	if err != nil {
 		return 0, err
 	}
@@ -91,7 +102,7 @@ func (b *buffer) fill(fd int) (int, error) {
 }
 
 func (b *buffer) drain(fd int) (int, error) {
-	n, err := unix.Write(fd, b.b[b.r:b.w])
+	n, err := write(fd, b.b[b.r:b.w])
 	if err != nil {
 		return 0, err
 	}

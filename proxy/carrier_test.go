@@ -17,9 +17,10 @@ func TestCarriers(t *testing.T) {
 	}{
 		"small buffer": {&carriers{}, false},
 		"large buffer": {&carriers{}, true},
-		"pipe":         {&carriers{pipes: &pipes{}}, true},
+		"pipe":         {&carriers{pipes: pipes{most: 1}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			now := time.Now()
 			in, out := socketPair(t), socketPair(t)
 			data := make([]byte, 3<<20+17)
 			_, _ = rand.Read(data)
@@ -37,20 +38,20 @@ func TestCarriers(t *testing.T) {
 			var got []byte
 			buf := make([]byte, 10_000)
 			for {
-				carrier := c.carriers.get(c.bulk)
-				if _, ok := carrier.(*pipe); ok != (c.carriers.pipes != nil) {
+				carrier := c.carriers.get(c.bulk, now)
+				if _, ok := carrier.(*pipe); ok != (c.carriers.pipes.most > 0) {
 					t.Fatalf("got a %T", carrier)
 				}
 				n, err := carrier.fill(in[1])
 				if err == unix.EAGAIN {
-					c.carriers.put(carrier)
+					c.carriers.put(carrier, now)
 					continue
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
 				if n == 0 {
-					c.carriers.put(carrier)
+					c.carriers.put(carrier, now)
 					break
 				}
 				for carrier.queued() > 0 {
@@ -61,7 +62,7 @@ func TestCarriers(t *testing.T) {
 						got = append(got, buf[:n]...)
 					}
 				}
-				c.carriers.put(carrier)
+				c.carriers.put(carrier, now)
 			}
 			if !bytes.Equal(got, data) {
 				t.Errorf("got %d bytes of %d, or others", len(got), len(data))
@@ -72,55 +73,57 @@ func TestCarriers(t *testing.T) {
 
 // TestBulkBuffers: slow readers do not cost a large buffer each.
 func TestBulkBuffers(t *testing.T) {
+	now := time.Now()
 	var cs carriers
 	var lent []carrier
 	for range maxBulk + 10 {
-		lent = append(lent, cs.get(true))
+		lent = append(lent, cs.get(true, now))
 	}
 	large := 0
 	for _, c := range lent {
 		if len(c.(*buffer).b) == bulkBuffer {
 			large++
 		}
-		cs.put(c)
+		cs.put(c, now)
 	}
-	if large != maxBulk || cs.bulks.Load() != 0 {
-		t.Errorf("%d large buffers, %d not given back", large, cs.bulks.Load())
+	if large != maxBulk || cs.bulks != 0 {
+		t.Errorf("%d large buffers, %d not given back", large, cs.bulks)
 	}
 }
 
 // TestPipes: a bounded number, reused, closed when dirty or idle.
 func TestPipes(t *testing.T) {
-	ps := &pipes{}
-	p := ps.get()
+	now := time.Now()
+	ps := &pipes{most: maxPipes}
+	p := ps.get(now)
 	if p == nil {
 		t.Fatal("no pipe")
 	}
-	ps.put(p)
-	if again := ps.get(); again != p {
+	ps.put(p, now)
+	if again := ps.get(now); again != p {
 		t.Error("an idle pipe is not reused")
 	}
 	p.n = 1
-	ps.put(p)
+	ps.put(p, now)
 	if ps.lent != 0 || len(ps.idle) != 0 || open(p.r) {
 		t.Error("a pipe with bytes in it is kept")
 	}
 
-	p = ps.get()
-	ps.put(p)
-	ps.idle[0].since = time.Now().Add(-2 * pipeIdle)
-	ps.closeIdle()
+	p = ps.get(now)
+	ps.put(p, now)
+	if due := ps.sweep(now); due != now.Add(pipeIdle) || !open(p.r) {
+		t.Error("an idle pipe is closed early")
+	}
+	if due := ps.sweep(now.Add(pipeIdle)); !due.IsZero() {
+		t.Errorf("come again in %v for nothing", due.Sub(now))
+	}
 	if len(ps.idle) != 0 || open(p.r) {
 		t.Error("an idle pipe is kept")
 	}
 
 	ps.lent = maxPipes
-	if ps.get() != nil {
+	if ps.get(now) != nil {
 		t.Errorf("more than %d pipes", maxPipes)
-	}
-	var none *pipes
-	if none.get() != nil {
-		t.Error("a pipe of nobody")
 	}
 }
 

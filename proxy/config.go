@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -16,6 +17,7 @@ type config struct {
 	addr    netip.AddrPort // where to accept; an unspecified address means every address of both families
 	mode    string         // contract.ModeNAT or contract.ModeTProxy
 	admin   netip.AddrPort // where health is answered; as addr
+	loops   int            // event loops; 0: as many as suit the machine
 	drain   time.Duration  // how long running connections may go on after SIGTERM
 	log     flags.Log
 	version bool // print the version and end
@@ -43,10 +45,27 @@ var settings = append([]flags.Flag[config]{
 		Set:   flags.Time(func(c *config) *time.Duration { return &c.drain }),
 	},
 	{
+		Name: "loops", Env: "TPROXY_LOOPS", Preset: "0",
+		Usage: fmt.Sprintf("`number` of event loops, each of which keeps a CPU busy at most; 0 is half the CPUs that this process may use, %d at most", mostLoops),
+		Set: func(c *config, text string) (err error) {
+			if c.loops, err = strconv.Atoi(text); err != nil || c.loops < 0 || c.loops > maxPipes {
+				return fmt.Errorf("want a number from 0 to %d", maxPipes)
+			}
+			return nil
+		},
+	},
+	{
 		Name: "version", Preset: "false", Bool: true, Usage: "print the version and end",
 		Set: flags.Boolean(func(c *config) *bool { return &c.version }),
 	},
 }, flags.LogFlags("TPROXY_", func(c *config) *flags.Log { return &c.log })...)
+
+// mostLoops is enough for what a pod's network brings.
+const mostLoops = 4
+
+// loopsFor is how many loops suit a machine: the other half of the CPUs is for
+// the application, without which a loop has nothing to do.
+func loopsFor(cpus int) int { return min(max(1, cpus/2), mostLoops) }
 
 // parseConfig reads the flags and the environment. The error names every
 // fault; usage gets the text of --help.

@@ -34,11 +34,11 @@ func TestConfig(t *testing.T) {
 	}
 	env := map[string]string{
 		"TPROXY_ADDR": ":6000", "TPROXY_MODE": "tproxy", "TPROXY_ADMIN": "127.0.0.1:6001",
-		"TPROXY_DRAIN": "1m", "TPROXY_LOG_LEVEL": "debug", "TPROXY_LOG_FORMAT": "json",
+		"TPROXY_DRAIN": "1m", "TPROXY_LOG_LEVEL": "debug", "TPROXY_LOG_FORMAT": "json", "TPROXY_LOOPS": "3",
 	}
 	fromEnv := config{
 		addr: netip.MustParseAddrPort("[::]:6000"), mode: contract.ModeTProxy,
-		admin: netip.MustParseAddrPort("127.0.0.1:6001"), drain: time.Minute, log: flags.Log{Level: slog.LevelDebug, JSON: true},
+		admin: netip.MustParseAddrPort("127.0.0.1:6001"), drain: time.Minute, loops: 3, log: flags.Log{Level: slog.LevelDebug, JSON: true},
 	}
 	for _, tt := range []struct {
 		name, args string
@@ -48,7 +48,7 @@ func TestConfig(t *testing.T) {
 		{"nothing is said", "", nil, preset},
 		{"version", "--version", nil, with(func(c *config) { c.version = true })},
 		{"the environment", "", env, fromEnv},
-		{"flags win", "--mode nat --addr 0.0.0.0:5000 --admin=:5001 --drain 25s --log-level info --log-format text", env, preset},
+		{"flags win", "--mode nat --addr 0.0.0.0:5000 --admin=:5001 --drain 25s --loops 0 --log-level info --log-format text", env, preset},
 		{"a flag wins, the rest stays", "--mode=nat", env, func() config { c := fromEnv; c.mode = contract.ModeNAT; return c }()},
 		{"an empty variable says nothing", "", map[string]string{"TPROXY_MODE": ""}, preset},
 		{"a bad variable behind a flag does no harm", "--mode nat", map[string]string{"TPROXY_MODE": "x"}, preset},
@@ -84,6 +84,9 @@ func TestConfigFaults(t *testing.T) {
 		{"--mode proxy", nil, []string{`--mode "proxy": want nat or tproxy`}},
 		{"--drain -1s", nil, []string{`--drain "-1s": want a time such as 25s, 500ms or 0s`}},
 		{"--drain 25", nil, []string{`--drain "25": want a time such as 25s, 500ms or 0s`}},
+		{"--loops -1", nil, []string{`--loops "-1": want a number from 0 to 64`}},
+		{"--loops many", nil, []string{`--loops "many": want a number from 0 to 64`}},
+		{"--loops 65", nil, []string{`--loops "65": want a number from 0 to 64`}},
 		{"--log-level loud", nil, []string{`--log-level "loud": want debug, info, warn or error`}},
 		{"--log-format xml", nil, []string{`--log-format "xml": want text or json`}},
 		{"--addr :5001", nil, []string{`--addr and --admin are both on port 5001`}},
@@ -131,6 +134,14 @@ func TestStatus(t *testing.T) {
 		status := run(strings.Fields(tt.args), func(string) string { return "" }, nil, &stdout, &stderr)
 		if status != tt.status || !strings.Contains(stdout.String(), tt.stdout) || !strings.Contains(stderr.String(), tt.stderr) {
 			t.Errorf("%s: status %d\n%s\n%s", tt.args, status, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestLoopsFor(t *testing.T) {
+	for cpus, want := range map[int]int{1: 1, 2: 1, 3: 1, 4: 2, 8: 4, 64: 4} {
+		if got := loopsFor(cpus); got != want {
+			t.Errorf("%d CPUs: %d loops, want %d", cpus, got, want)
 		}
 	}
 }

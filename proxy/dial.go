@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -59,18 +57,46 @@ func (d *dialer) check(dst netip.AddrPort) error {
 	return nil
 }
 
-// dial connects to dst, which check has approved, from the client's address.
-// The caller calls done when the connection has ended or dial has failed.
-func (d *dialer) dial(ctx context.Context, client, dst netip.AddrPort) (conn *net.TCPConn, done func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	if !spoofable(client.Addr()) || d.own.known(client.Addr()) {
-		conn, err = connect(ctx, netip.AddrPort{}, dst)
-		return conn, func() {}, explain(err)
+// attempt is one connection's search for a source that the kernel lets us dial
+// from.
+type attempt struct {
+	lease
+	plain  bool // from whatever source the kernel takes
+	tries  int  // with ports of our choice
+	retold bool // a refusal was not believed once
+}
+
+// next returns the source of the first attempt, for which err is nil, or of the
+// one after an attempt that failed with err; zero is whatever the kernel takes.
+// It returns the error that ends the search. The client's own port comes first in
+// nat mode; in tproxy mode the accepted socket has it.
+func (d *dialer) next(a *attempt, pr pair, client netip.AddrPort, err error) (source netip.AddrPort, _ error) {
+	switch {
+	case err == nil:
+		if a.plain = !spoofable(pr.client) || d.own.known(pr.client); a.plain {
+			return netip.AddrPort{}, nil
+		}
+		if d.mode == contract.ModeNAT {
+			return client, nil
+		}
+		a.hold(&d.ports, pr, client.Port())
+	case portRefused(err) && !a.plain:
+		if a.tries == dialTries {
+			return source, fmt.Errorf("%d ports tried: %w", dialTries, err)
+		}
+		if a.held == 0 {
+			a.hold(&d.ports, pr, client.Port()) // it has just been refused
+		}
+	case a.tries > 0 && d.mode == contract.ModeTProxy && !a.retold && errors.Is(err, unix.ECONNREFUSED):
+		// A socket that lingers from an earlier connection of the client may
+		// have answered in the application's place.
+		a.retold = true
+	default:
+		return source, explain(err)
 	}
-	l := lease{ports: &d.ports, pair: pair{client.Addr(), dst}}
-	conn, err = d.spoof(ctx, &l, client)
-	return conn, l.end, explain(err)
+	a.tries++
+	port, err := a.take(&d.ports, pr)
+	return netip.AddrPortFrom(pr.client, port), err
 }
 
 // spoofable tells whether addr can be a source on lo. A link-local address of
@@ -78,37 +104,6 @@ func (d *dialer) dial(ctx context.Context, client, dst netip.AddrPort) (conn *ne
 // the pod's own address. IPv4's 169.254.0.0/16 is routed like any other.
 func spoofable(addr netip.Addr) bool {
 	return !addr.IsLoopback() && !(addr.Is6() && addr.IsLinkLocalUnicast())
-}
-
-// spoof tries the client's own port in nat mode, then ports of our choice.
-func (d *dialer) spoof(ctx context.Context, l *lease, client netip.AddrPort) (conn *net.TCPConn, err error) {
-	mayRefuse := d.mode == contract.ModeTProxy
-	if d.mode == contract.ModeNAT {
-		conn, err = connect(ctx, client, l.pair.dst)
-		if !portRefused(err) {
-			return conn, err
-		}
-	}
-	// In tproxy mode the client's port is taken by the accepted socket; in
-	// nat mode it has just been refused.
-	l.hold(client.Port())
-	for range dialTries {
-		port, terr := l.take()
-		if terr != nil {
-			return nil, terr
-		}
-		conn, err = connect(ctx, netip.AddrPortFrom(client.Addr(), port), l.pair.dst)
-		switch {
-		case portRefused(err):
-		case mayRefuse && errors.Is(err, unix.ECONNREFUSED):
-			// A socket that lingers from an earlier connection of the
-			// client may have answered in the application's place.
-			mayRefuse = false
-		default:
-			return conn, err
-		}
-	}
-	return nil, fmt.Errorf("%d ports tried: %w", dialTries, err)
 }
 
 // portRefused tells whether another port may do. EADDRINUSE: something listens
@@ -131,7 +126,7 @@ func explain(err error) error {
 		call == "connect" && errno == unix.EINVAL: // bind let it pass: the pod has ip_nonlocal_bind
 		return fmt.Errorf("%w: %w; %s", err, errUnprepared, cure)
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: no answer within %v: the application's accept queue is full, "+
 			"or the plugin was told another proxy-uid than this process's %d", err, dialTimeout, os.Getuid())
 	}
@@ -149,33 +144,31 @@ func syscallOf(err error) (string, error) {
 
 // lease is the ports that one connection occupies.
 type lease struct {
-	ports  *ports
-	pair   pair
 	held   uint16 // 0: none
 	leased uint16 // 0: none
 }
 
-func (l *lease) hold(port uint16) {
+func (l *lease) hold(p *ports, pr pair, port uint16) {
 	l.held = port
-	l.ports.hold(l.pair, port)
+	p.hold(pr, port)
 }
 
 // take exchanges the leased port, if there is one, for another.
-func (l *lease) take() (uint16, error) {
-	port, err := l.ports.take(l.pair)
-	l.drop(&l.leased)
+func (l *lease) take(p *ports, pr pair) (uint16, error) {
+	port, err := p.take(pr)
+	l.drop(p, pr, &l.leased)
 	l.leased = port
 	return port, err
 }
 
-func (l *lease) end() {
-	l.drop(&l.leased)
-	l.drop(&l.held)
+func (l *lease) end(p *ports, pr pair) {
+	l.drop(p, pr, &l.leased)
+	l.drop(p, pr, &l.held)
 }
 
-func (l *lease) drop(port *uint16) {
+func (l *lease) drop(p *ports, pr pair, port *uint16) {
 	if *port != 0 {
-		l.ports.release(l.pair, *port)
+		p.release(pr, *port)
 		*port = 0
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
 // interfaces is a fake net.InterfaceAddrs.
@@ -122,11 +123,10 @@ func TestDialErrors(t *testing.T) {
 		{failed("connect", unix.ETIMEDOUT), false, endUnreachable},
 		{failed("connect", unix.EHOSTUNREACH), false, endUnreachable},
 		{failed("connect", unix.ENETUNREACH), false, endUnreachable},
-		{failed("connect", context.DeadlineExceeded), false, endUnreachable},
+		{failed("connect", os.ErrDeadlineExceeded), false, endUnreachable},
 		{failed("socket", unix.EMFILE), false, endExhausted},
 		{failed("socket", unix.ENFILE), false, endExhausted},
 		{errNoPort, false, endExhausted},
-		{context.Canceled, false, endDrained},
 		{failed("connect", unix.EPERM), false, endError},
 	} {
 		if got := portRefused(tt.err); got != tt.portRefused {
@@ -140,4 +140,80 @@ func TestDialErrors(t *testing.T) {
 			t.Errorf("no cure in %q", explained)
 		}
 	}
+}
+
+// TestNext: which sources a dial tries, one after the other, as the kernel
+// refuses them.
+func TestNext(t *testing.T) {
+	var (
+		inUse   = os.NewSyscallError("bind", unix.EADDRINUSE)
+		there   = os.NewSyscallError("connect", unix.EADDRNOTAVAIL)
+		refused = os.NewSyscallError("connect", unix.ECONNREFUSED)
+	)
+	const clientPort, ours, own = "192.0.2.1:40000", "192.0.2.1:?", "invalid AddrPort"
+	for _, tt := range []struct {
+		name, mode, client string
+		fails              []error
+		want               []string // the last may be an ending
+	}{
+		{"nat", contract.ModeNAT, clientPort, nil, []string{clientPort}},
+		{"nat, port in use", contract.ModeNAT, clientPort, []error{inUse, there}, []string{clientPort, ours, ours}},
+		{"nat, refused", contract.ModeNAT, clientPort, []error{refused}, []string{clientPort, endRefused}},
+		{"nat, refused at another port", contract.ModeNAT, clientPort, []error{inUse, refused}, []string{clientPort, ours, endRefused}},
+		{"tproxy", contract.ModeTProxy, clientPort, nil, []string{ours}},
+		{"tproxy, a refusal is not believed once", contract.ModeTProxy, clientPort, []error{refused, refused}, []string{ours, ours, endRefused}},
+		{"tproxy, no memory", contract.ModeTProxy, clientPort, []error{os.NewSyscallError("socket", unix.ENOMEM)}, []string{ours, endExhausted}},
+		{"the pod itself", contract.ModeNAT, "192.0.2.2:40000", []error{refused}, []string{own, endRefused}},
+		{"link-local", contract.ModeTProxy, "[fe80::1%2]:40000", []error{inUse}, []string{own, endExhausted}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			i := &interfaces{addrs: []string{"192.0.2.2/24"}}
+			d := &dialer{mode: tt.mode, own: &addrs{list: i.list}}
+			dst := netip.MustParseAddrPort("192.0.2.2:80")
+			if err := d.check(dst); err != nil {
+				t.Fatal(err)
+			}
+			from := netip.MustParseAddrPort(tt.client)
+			var a attempt
+			pr := pair{from.Addr(), dst}
+			used := map[netip.AddrPort]bool{}
+			for i, want := range tt.want {
+				var failed error
+				if i > 0 {
+					failed = tt.fails[i-1]
+				}
+				source, err := d.next(&a, pr, from, failed)
+				got := source.String()
+				switch {
+				case err != nil:
+					got = dialEnd(err)
+				case want == ours && source.Addr() == from.Addr() && source.Port() < contract.SpoofPortHigh+1 && !used[source]:
+					got = ours
+				}
+				used[source] = true
+				if got != want {
+					t.Errorf("attempt %d: %s (%v), want %s", i, got, err, want)
+				}
+			}
+			a.end(&d.ports, pr)
+			if len(d.ports.taken) > 0 {
+				t.Errorf("ports are left: %v", d.ports.taken)
+			}
+		})
+	}
+	t.Run("no end of refusals", func(t *testing.T) {
+		i := &interfaces{addrs: []string{"192.0.2.2/24"}}
+		d := &dialer{mode: contract.ModeTProxy, own: &addrs{list: i.list}}
+		from := netip.MustParseAddrPort(clientPort)
+		pr := pair{from.Addr(), netip.MustParseAddrPort("192.0.2.2:80")}
+		var a attempt
+		_, err := d.next(&a, pr, from, nil)
+		tries := 0
+		for ; err == nil; tries++ {
+			_, err = d.next(&a, pr, from, inUse)
+		}
+		if tries != dialTries || dialEnd(err) != endExhausted {
+			t.Errorf("%d tries, then %v", tries, err)
+		}
+	})
 }

@@ -214,7 +214,7 @@ func (p *pod) dialReusing(t *testing.T, f ipFamily, from, to int) *net.TCPConn {
 	d := net.Dialer{
 		Timeout:   lab.Patience,
 		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(f.client), uint16(from))),
-		Control:   control(reuseAddr),
+		Control:   control([]option{reuseAddr}),
 	}
 	var conn net.Conn
 	err := p.Client.Do(func() (err error) {

@@ -1,6 +1,3 @@
-// Command tproxy-proxy is the sidecar: it accepts the connections that the
-// tproxy-cni plugin intercepts in its pod and relays each to the application
-// from the client's own address.
 package main
 
 import (
@@ -12,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
@@ -65,19 +63,32 @@ func serve(ctx, kill context.Context, log *slog.Logger, c config, drop func() er
 	if err != nil {
 		return err
 	}
-	defer ln.Close()
+	fd, err := detach(ln)
+	if err != nil {
+		return err
+	}
 	adminLn, err := listen(ctx, c.admin)
 	if err != nil {
 		return fmt.Errorf("admin: %w", err)
 	}
-	p := newProxy(log, c.mode, ln, files)
+	loops := c.loops
+	if loops == 0 {
+		loops = loopsFor(runtime.GOMAXPROCS(0))
+	}
+	// A thread for each loop and none beside them: what else there is to do is
+	// little, and the scheduler does not disturb a loop to look for more.
+	runtime.GOMAXPROCS(loops)
+	p, err := newProxy(log, c.mode, fd, files, loops)
+	if err != nil {
+		return err
+	}
 	adminCtx, end := context.WithCancel(context.Background())
 	defer end()
 	go serveAdmin(adminCtx, log, adminLn, p)
 	go p.awaitPrepared(ctx)
 
-	log.Info("listening", "mode", c.mode, "addr", ln.Addr(), "admin", adminLn.Addr(),
-		"uid", os.Getuid(), "files", files, "version", version.String())
+	log.Info("listening", "mode", c.mode, "addr", p.addr, "admin", adminLn.Addr(),
+		"uid", os.Getuid(), "files", files, "loops", loops, "version", version.String())
 	p.serve(ctx, kill, c.drain)
 	return nil
 }

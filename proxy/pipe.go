@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +10,7 @@ import (
 const (
 	pipeSize    = 1 << 20  // what is asked for: with the default of 64 KiB splice costs 3.5 times the CPU
 	minPipeSize = 64 << 10 // less is slower than copying
-	maxPipes    = 64       // lent and idle: 128 descriptors
+	maxPipes    = 64       // lent and idle in all loops together: 128 descriptors
 	pipeIdle    = time.Second
 )
 
@@ -25,63 +24,60 @@ type pipe struct {
 
 func (p *pipe) queued() int { return p.n }
 
+// short is never sure: a pipe is full of pages before it is full of bytes.
+func (p *pipe) short(int) bool { return false }
+
 func (p *pipe) fill(fd int) (int, error) {
 	// The pipe is empty, so EAGAIN speaks of the socket alone.
-	n, err := unix.Splice(fd, nil, p.w, nil, p.size, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	n, err := splice(fd, p.w, p.size)
 	if err != nil {
 		return 0, err
 	}
-	p.n = int(n)
-	return p.n, nil
+	p.n = n
+	return n, nil
 }
 
 func (p *pipe) drain(fd int) (int, error) {
-	n, err := unix.Splice(p.r, nil, fd, nil, p.n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	n, err := splice(p.r, fd, p.n)
 	if err != nil {
 		return 0, err
 	}
 	if n == 0 {
 		return 0, io.ErrShortWrite
 	}
-	p.n -= int(n)
-	return int(n), nil
+	p.n -= n
+	return n, nil
 }
 
 func (p *pipe) close() {
-	_ = unix.Close(p.r)
-	_ = unix.Close(p.w)
+	closeFD(p.r)
+	closeFD(p.w)
 }
 
 // pipes lends out pipes. Their memory is limited per user id on the whole node
 // (fs.pipe-user-pages-soft), which all sidecars share: idle pipes go back to
 // the kernel after a second, and where no good one is to be had get says so.
 type pipes struct {
-	mu    sync.Mutex
+	most  int     // lent and idle
 	idle  []*pipe // longest idle first
 	lent  int
 	retry time.Time // the kernel had no good pipe: do not ask again before
-	sweep *time.Timer
 }
 
 // get lends an empty pipe, or nil.
-func (ps *pipes) get() *pipe {
-	if ps == nil {
-		return nil
-	}
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
+func (ps *pipes) get(now time.Time) *pipe {
 	if n := len(ps.idle); n > 0 {
 		p := ps.idle[n-1]
 		ps.idle = ps.idle[:n-1]
 		ps.lent++
 		return p
 	}
-	if ps.lent >= maxPipes || time.Now().Before(ps.retry) {
+	if ps.lent >= ps.most || now.Before(ps.retry) {
 		return nil
 	}
 	p := newPipe()
 	if p == nil {
-		ps.retry = time.Now().Add(pipeIdle)
+		ps.retry = now.Add(pipeIdle)
 		return nil
 	}
 	ps.lent++
@@ -90,34 +86,29 @@ func (ps *pipes) get() *pipe {
 
 // put takes a pipe back. One with bytes left in it, whose connection broke, is
 // closed.
-func (ps *pipes) put(p *pipe) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
+func (ps *pipes) put(p *pipe, now time.Time) {
 	ps.lent--
 	if p.n > 0 {
 		p.close()
 		return
 	}
-	p.since = time.Now()
+	p.since = now
 	ps.idle = append(ps.idle, p)
-	if ps.sweep == nil {
-		ps.sweep = time.AfterFunc(pipeIdle, ps.closeIdle)
-	}
 }
 
-// closeIdle closes the pipes that nobody needed for pipeIdle, and comes again
-// while there are others.
-func (ps *pipes) closeIdle() {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	for len(ps.idle) > 0 && time.Since(ps.idle[0].since) >= pipeIdle {
-		ps.idle[0].close()
-		ps.idle = ps.idle[1:]
+// sweep closes the pipes that nobody needed for pipeIdle and tells when to come
+// again, zero if there are none.
+func (ps *pipes) sweep(now time.Time) (due time.Time) {
+	n := 0
+	for n < len(ps.idle) && now.Sub(ps.idle[n].since) >= pipeIdle {
+		ps.idle[n].close()
+		n++
 	}
-	ps.sweep = nil
-	if len(ps.idle) > 0 {
-		ps.sweep = time.AfterFunc(pipeIdle, ps.closeIdle)
+	ps.idle = append(ps.idle[:0], ps.idle[n:]...)
+	if len(ps.idle) == 0 {
+		return due
 	}
+	return ps.idle[0].since.Add(pipeIdle)
 }
 
 // newPipe makes a pipe as large as the kernel allows, nil if that is too small.

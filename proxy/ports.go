@@ -27,8 +27,18 @@ type pair struct {
 // long after its connection has left TIME_WAIT. The zero value is ready.
 type ports struct {
 	mu    sync.Mutex
-	taken map[pair]map[uint16]int // how many connections are on the port; no empty inner maps
-	next  int                     // offset into the range; 0: not chosen yet
+	taken map[taken]int // how many connections there are; none is 0
+	most  int           // the map's greatest length
+	next  int           // offset into the range; 0: not chosen yet
+}
+
+// manyPorts make a map whose memory is worth giving back.
+const manyPorts = 1024
+
+// taken is a port of a pair.
+type taken struct {
+	pair
+	port uint16
 }
 
 const spoofPorts = contract.SpoofPortHigh - contract.SpoofPortLow + 1
@@ -38,7 +48,7 @@ const spoofPorts = contract.SpoofPortHigh - contract.SpoofPortLow + 1
 func (p *ports) hold(pr pair, port uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.add(pr, port)
+	p.add(taken{pr, port})
 }
 
 // take gives out a port that no connection of the pair has. It is undone by
@@ -50,13 +60,12 @@ func (p *ports) take(pr pair) (uint16, error) {
 		// After a restart begin elsewhere than our predecessor did.
 		p.next = rand.N(spoofPorts)
 	}
-	taken := p.taken[pr]
 	for range spoofPorts {
 		p.next = p.next%spoofPorts + 1
-		port := uint16(contract.SpoofPortLow + p.next - 1)
-		if taken[port] == 0 {
-			p.add(pr, port)
-			return port, nil
+		t := taken{pr, uint16(contract.SpoofPortLow + p.next - 1)}
+		if p.taken[t] == 0 {
+			p.add(t)
+			return t.port, nil
 		}
 	}
 	return 0, errNoPort
@@ -66,24 +75,21 @@ func (p *ports) take(pr pair) (uint16, error) {
 func (p *ports) release(pr pair, port uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	taken := p.taken[pr]
-	if taken[port]--; taken[port] <= 0 {
-		delete(taken, port)
+	t := taken{pr, port}
+	if n := p.taken[t]; n > 1 {
+		p.taken[t] = n - 1
+		return
 	}
-	if len(taken) == 0 {
-		delete(p.taken, pr)
-	}
-	if len(p.taken) == 0 {
-		p.taken = nil // a map never shrinks; a new one is small
+	delete(p.taken, t)
+	if p.most >= manyPorts && len(p.taken) == 0 {
+		p.taken, p.most = nil, 0 // a map never shrinks; a new one is small
 	}
 }
 
-func (p *ports) add(pr pair, port uint16) {
+func (p *ports) add(t taken) {
 	if p.taken == nil {
-		p.taken = map[pair]map[uint16]int{}
+		p.taken = map[taken]int{}
 	}
-	if p.taken[pr] == nil {
-		p.taken[pr] = map[uint16]int{}
-	}
-	p.taken[pr][port]++
+	p.taken[t]++
+	p.most = max(p.most, len(p.taken))
 }

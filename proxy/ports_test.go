@@ -28,7 +28,7 @@ func TestPortsTurn(t *testing.T) {
 		seen[port] = true
 		p.release(pairA, port)
 	}
-	if p.taken != nil {
+	if len(p.taken) != 0 {
 		t.Errorf("%d pairs are left", len(p.taken))
 	}
 }
@@ -60,30 +60,30 @@ func TestPortsCount(t *testing.T) {
 	p.hold(pairA, 7)
 	p.hold(pairA, 7)
 	p.release(pairA, 7)
-	if p.taken[pairA][7] != 1 {
+	if p.taken[taken{pairA, 7}] != 1 {
 		t.Error("a port that is still held was given up")
 	}
 	p.release(pairA, 7)
-	if p.taken != nil {
+	if len(p.taken) != 0 {
 		t.Error("something is left")
 	}
 }
 
 func TestLease(t *testing.T) {
 	var p ports
-	l := lease{ports: &p, pair: pairA}
-	l.hold(9)
-	first, _ := l.take()
-	second, err := l.take()
+	var l lease
+	l.hold(&p, pairA, 9)
+	first, _ := l.take(&p, pairA)
+	second, err := l.take(&p, pairA)
 	if err != nil || first == second {
 		t.Fatalf("%d, %d, %v", first, second, err)
 	}
-	if n := len(p.taken[pairA]); n != 2 {
+	if n := len(p.taken); n != 2 {
 		t.Errorf("%d ports are taken, want the client's and the last", n)
 	}
-	l.end()
-	l.end() // twice is as once
-	if p.taken != nil {
+	l.end(&p, pairA)
+	l.end(&p, pairA) // twice is as once
+	if len(p.taken) != 0 {
 		t.Error("something is left")
 	}
 }

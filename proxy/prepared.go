@@ -168,11 +168,11 @@ func (p *proxy) checkFamily(ctx context.Context, f family, own netip.Addr) error
 // checkMode tells the two modes' tables apart.
 func (p *proxy) checkMode(ctx context.Context, f family, own netip.Addr, here netip.AddrPort) error {
 	source, dst := netip.AddrPort{}, here
-	if p.dialer.mode == contract.ModeTProxy {
+	if p.mode == contract.ModeTProxy {
 		// The table of this mode refuses a spoofed connection to a
 		// transparent socket, such as our listener.
 		source, dst = netip.AddrPortFrom(f.nobody, 0), netip.AddrPortFrom(own, p.dialer.port)
-		if at := plain(p.ln.Addr()).Addr(); !at.IsUnspecified() && at != own {
+		if at := p.addr.Addr(); !at.IsUnspecified() && at != own {
 			return nil // nothing listens there
 		}
 	}
@@ -180,19 +180,24 @@ func (p *proxy) checkMode(ctx context.Context, f family, own netip.Addr, here ne
 	switch {
 	case err == nil:
 		defer reset(conn)
-	case p.dialer.mode == contract.ModeTProxy && errors.Is(err, unix.ECONNREFUSED):
+	case p.mode == contract.ModeTProxy && errors.Is(err, unix.ECONNREFUSED):
 		return nil
 	case !errors.Is(err, unix.ECONNRESET): // which is our own answer, not the table's
 		return fmt.Errorf("connect within the pod: %w", err)
 	}
-	if p.dialer.mode == contract.ModeNAT && err == nil {
+	if p.mode == contract.ModeNAT && err == nil {
 		// The table of this mode makes conntrack follow the pod's
 		// connections.
-		if _, err = redirectedFrom(conn); err == nil {
+		raw, rerr := conn.SyscallConn()
+		if rerr != nil {
+			return rerr
+		}
+		cerr := raw.Control(func(fd uintptr) { _, err = redirectedFrom(int(fd), here) })
+		if err = errors.Join(cerr, err); err == nil {
 			return nil
 		}
 	}
-	return fmt.Errorf("the plugin has prepared this pod for another mode than this process's --mode %s", p.dialer.mode)
+	return fmt.Errorf("the plugin has prepared this pod for another mode than this process's --mode %s", p.mode)
 }
 
 // tryBind finds out whether anybody may use addr as a source. It does so

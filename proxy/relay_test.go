@@ -301,6 +301,12 @@ func wantResetAfterData(t *testing.T, conn *net.TCPConn) {
 	}
 }
 
+// tcpClosed tells whether the kernel has given the connection up.
+func tcpClosed(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_CLOSE
+}
+
 var errStuck = errors.New("nothing goes any more")
 
 // writeSome writes what goes. It is stuck when for a while nothing went.

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"log/slog"
 	"time"
 )
 
@@ -17,28 +15,25 @@ const (
 
 // shortage paces the retries of accept and logs each lack of something once.
 type shortage struct {
-	log   *slog.Logger
+	warn  func(error)
 	delay time.Duration // of the last wait; 0: accept works
 	last  time.Time     // of the last failure
 }
 
-func (s *shortage) failed(ctx context.Context, err error) {
-	s.report(err)
+// failed returns how long to wait before the next try.
+func (s *shortage) failed(now time.Time, err error) time.Duration {
+	s.report(now, err)
 	s.delay = min(max(2*s.delay, minBackoff), maxBackoff)
-	select {
-	case <-time.After(s.delay):
-	case <-ctx.Done():
-	}
-	s.last = time.Now()
+	return s.delay
 }
 
 func (s *shortage) succeeded() { s.delay = 0 }
 
-func (s *shortage) report(err error) {
-	if time.Since(s.last) > calm {
-		s.log.Warn("cannot accept connections; clients wait until it works again", "err", err)
+func (s *shortage) report(now time.Time, err error) {
+	if now.Sub(s.last) > calm {
+		s.warn(err)
 	}
-	s.last = time.Now()
+	s.last = now
 }
 
 // reserve is the descriptors that are not for connections: those of pipes, of

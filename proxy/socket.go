@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -13,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file is the only one that sets or asks a socket option. TCP_NODELAY is
-// not in it because package net sets it on every connection.
+// This file is the only one that sets or asks a socket option.
 
 // option is one socket option, named for the error message.
 type option struct {
@@ -30,51 +28,76 @@ var (
 	// after 60 seconds (nf_conntrack_tcp_timeout_close_wait).
 	keepAlive = option{"SO_KEEPALIVE", func(fd int) error {
 		return errors.Join(
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
-			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 30),
-			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15),
-			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4),
+			setInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+			setInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 30),
+			setInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15),
+			setInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4),
 		)
+	}}
+
+	// What one side sent in one piece must not wait in us for more.
+	noDelay = option{"TCP_NODELAY", func(fd int) error {
+		return setInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}}
 
 	// One socket accepts both families, whatever net.ipv6.bindv6only says.
 	bothFamilies = option{"IPV6_V6ONLY", func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
+		return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
 	}}
 
 	// The kernel hands a packet for a foreign port (or address) only to a
 	// transparent socket. It is one bit for both families, so that the IPv4
 	// option does for a dual-stack socket too.
 	transparent = option{"IP_TRANSPARENT", func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
+		return setInt(fd, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)
 	}}
 
 	// One source address and port serves connections to several ports of
 	// the application at once, and again while an earlier one is in
 	// TIME_WAIT. Without the option bind would refuse the second.
 	reuseAddr = option{"SO_REUSEADDR", func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+		return setInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	}}
 
 	// Binding a foreign IPv6 address needs this option or the sysctl
 	// net.ipv6.ip_nonlocal_bind; it takes no capability.
 	freeBind6 = option{"IPV6_FREEBIND", func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+		return setInt(fd, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
 	}}
 )
 
+// What a connection to the application has, from the pod's own address and from
+// the client's.
+var (
+	dialOptions   = []option{keepAlive, noDelay}
+	spoofOptions4 = append(dialOptions[:2:2], reuseAddr)
+	spoofOptions6 = append(spoofOptions4[:3:3], freeBind6)
+)
+
+func optionsFor(source netip.AddrPort) []option {
+	switch {
+	case !source.IsValid():
+		return dialOptions
+	case source.Addr().Is6():
+		return spoofOptions6
+	}
+	return spoofOptions4
+}
+
+func apply(fd int, opts []option) error {
+	for _, o := range opts {
+		if err := o.set(fd); err != nil {
+			return fmt.Errorf("%s: %w", o.name, os.NewSyscallError("setsockopt", err))
+		}
+	}
+	return nil
+}
+
 // control applies options between socket and bind.
-func control(opts ...option) func(string, string, syscall.RawConn) error {
+func control(opts []option) func(string, string, syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) error {
 		var err error
-		cerr := raw.Control(func(fd uintptr) {
-			for _, o := range opts {
-				if err = o.set(int(fd)); err != nil {
-					err = fmt.Errorf("%s: %w", o.name, os.NewSyscallError("setsockopt", err))
-					return
-				}
-			}
-		})
+		cerr := raw.Control(func(fd uintptr) { err = apply(int(fd), opts) })
 		return errors.Join(cerr, err)
 	}
 }
@@ -82,7 +105,7 @@ func control(opts ...option) func(string, string, syscall.RawConn) error {
 // listen opens the listener, with both families on one socket when addr is
 // unspecified and the kernel has IPv6.
 func listen(ctx context.Context, addr netip.AddrPort, opts ...option) (*net.TCPListener, error) {
-	opts = append(opts, keepAlive)
+	opts = append(opts, keepAlive, noDelay)
 	if addr.Addr().IsUnspecified() {
 		all := netip.AddrPortFrom(netip.IPv6Unspecified(), addr.Port())
 		ln, err := listenOne(ctx, "tcp6", all, append(opts, bothFamilies)...)
@@ -95,8 +118,8 @@ func listen(ctx context.Context, addr netip.AddrPort, opts ...option) (*net.TCPL
 }
 
 func listenOne(ctx context.Context, network string, addr netip.AddrPort, opts ...option) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: control(opts...), KeepAlive: -1} // -1: keepAlive is inherited
-	lc.SetMultipathTCP(false)                                        // splice works on plain TCP only
+	lc := net.ListenConfig{Control: control(opts), KeepAlive: -1} // -1: keepAlive is inherited
+	lc.SetMultipathTCP(false)                                     // splice works on plain TCP only
 	ln, err := lc.Listen(ctx, network, addr.String())
 	if err != nil {
 		return nil, err // package net says it all: listen tcp6 [::]:5000: bind: address already in use
@@ -104,10 +127,60 @@ func listenOne(ctx context.Context, network string, addr netip.AddrPort, opts ..
 	return ln.(*net.TCPListener), nil
 }
 
-// connect opens a connection to dst, from source unless that is zero.
+// detach takes a listener away from package net, whose poller would look at each
+// connection, too.
+func detach(ln *net.TCPListener) (fd int, err error) {
+	defer ln.Close()
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	cerr := raw.Control(func(from uintptr) {
+		fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
+		err = os.NewSyscallError("fcntl", err)
+	})
+	return fd, errors.Join(cerr, err)
+}
+
+// dialSocket begins a connection to dst, from source unless that is zero.
+// connected tells when it is there.
+func dialSocket(source, dst netip.AddrPort) (fd int, err error) {
+	fd, err = socket(dst.Addr().Is6())
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	err = apply(fd, optionsFor(source))
+	if err == nil && source.IsValid() {
+		err = os.NewSyscallError("bind", bind(fd, source))
+	}
+	if err == nil {
+		if err = connectFD(fd, dst); err == unix.EINPROGRESS {
+			return fd, nil
+		}
+		err = os.NewSyscallError("connect", err)
+	}
+	if err != nil {
+		closeFD(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// connected tells how a dial went: false while it is under way.
+func connected(fd int, dst netip.AddrPort) (bool, error) {
+	switch err := connectFD(fd, dst); err {
+	case nil, unix.EISCONN:
+		return true, nil
+	case unix.EALREADY, unix.EINPROGRESS:
+		return false, nil
+	default:
+		return false, os.NewSyscallError("connect", err)
+	}
+}
+
+// connect is a dial that waits.
 func connect(ctx context.Context, source, dst netip.AddrPort) (*net.TCPConn, error) {
-	opts := []option{keepAlive}
-	d := net.Dialer{KeepAlive: -1}
+	d := net.Dialer{KeepAlive: -1, Control: control(optionsFor(source))}
 	d.SetMultipathTCP(false)
 	network := "tcp4"
 	if dst.Addr().Is6() {
@@ -115,12 +188,7 @@ func connect(ctx context.Context, source, dst netip.AddrPort) (*net.TCPConn, err
 	}
 	if source.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(source)
-		opts = append(opts, reuseAddr)
-		if source.Addr().Is6() {
-			opts = append(opts, freeBind6)
-		}
 	}
-	d.Control = control(opts...)
 	conn, err := d.DialContext(ctx, network, dst.String())
 	if err != nil {
 		return nil, err
@@ -135,70 +203,42 @@ func reset(conn *net.TCPConn) {
 	_ = conn.Close()
 }
 
-// redirectedFrom asks conntrack for the address that a connection had before
-// the plugin's rule redirected it to us.
-func redirectedFrom(conn *net.TCPConn) (dst netip.AddrPort, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return dst, err
-	}
-	// A v4-mapped socket is asked as the IPv4 one that it is on the wire.
-	ask := originalDst4
-	if localAddr(conn).Addr().Is6() {
-		ask = originalDst6
-	}
-	cerr := raw.Control(func(fd uintptr) { dst, err = ask(int(fd)) })
-	return dst, errors.Join(cerr, os.NewSyscallError("getsockopt SO_ORIGINAL_DST", err))
+// resetOnClose makes the close of a descriptor do so.
+func resetOnClose(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
 // soOriginalDst is SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST: from netfilter's
 // headers, the same number at the level of each family.
 const soOriginalDst = 80
 
-func originalDst4(fd int) (netip.AddrPort, error) {
-	// The answer is a sockaddr_in of 16 bytes: family, port, address. An
-	// ipv6_mreq is a plain array of that size in front.
-	m, err := unix.GetsockoptIPv6Mreq(fd, unix.IPPROTO_IP, soOriginalDst)
-	if err != nil {
-		return netip.AddrPort{}, err
+// redirectedFrom asks conntrack for the address that a client's connection had
+// before the plugin's rule redirected it to us.
+func redirectedFrom(fd int, client netip.AddrPort) (netip.AddrPort, error) {
+	// A v4-mapped socket is asked as the IPv4 one that it is on the wire.
+	level := unix.IPPROTO_IP
+	if client.Addr().Is6() {
+		level = unix.IPPROTO_IPV6
 	}
-	b := m.Multiaddr
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), uint16(b[2])<<8|uint16(b[3])), nil
+	dst, err := getAddr(fd, level, soOriginalDst)
+	return dst, os.NewSyscallError("getsockopt SO_ORIGINAL_DST", err)
 }
 
-func originalDst6(fd int) (netip.AddrPort, error) {
-	// The answer is a sockaddr_in6, which an ip6_mtuinfo begins with.
-	m, err := unix.GetsockoptIPv6MTUInfo(fd, unix.IPPROTO_IPV6, soOriginalDst)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	addr := netip.AddrFrom16(m.Addr.Addr)
-	if m.Addr.Scope_id != 0 {
-		addr = addr.WithZone(fmt.Sprint(m.Addr.Scope_id))
-	}
-	// The kernel left the port in network order, whatever ours is.
-	port := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, m.Addr.Port))
-	return netip.AddrPortFrom(addr, port), nil
-}
-
-// tcpClosed tells whether the kernel has given the connection up: by a reset,
-// a timeout, or because both sides have closed it and each knows.
-func tcpClosed(fd int) bool {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && info.State == unix.BPF_TCP_CLOSE
+// intercepted is where the client of a connection that the plugin diverted to
+// us wanted to go: tproxy leaves the packet as it is.
+func intercepted(fd int, _ netip.AddrPort) (netip.AddrPort, error) {
+	dst, err := localOf(fd)
+	return dst, os.NewSyscallError("getsockname", err)
 }
 
 // socketError takes the error that the kernel keeps for the next caller, if any.
 func socketError(fd int) error {
-	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	n, err := getInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && n != 0 {
 		err = unix.Errno(n)
 	}
 	return err
 }
-
-func localAddr(conn *net.TCPConn) netip.AddrPort  { return plain(conn.LocalAddr()) }
-func remoteAddr(conn *net.TCPConn) netip.AddrPort { return plain(conn.RemoteAddr()) }
 
 // plain turns ::ffff:192.0.2.1 into 192.0.2.1.
 func plain(a net.Addr) netip.AddrPort {
