@@ -94,7 +94,6 @@ func (l *loop) close() {
 
 // run serves until the proxy is closed and our connections have ended.
 func (l *loop) run() {
-	defer l.close()
 	events := make([]unix.EpollEvent, eventsPerRound)
 	l.now = time.Now()
 	for round := 1; ; round++ {
@@ -282,7 +281,9 @@ func (l *loop) newConn() *conn {
 	} else {
 		c = &conn{}
 	}
-	l.ids++
+	if l.ids++; l.ids == 0 {
+		l.ids++ // that of none
+	}
 	*c = conn{id: l.ids}
 	l.conns++
 	l.most = max(l.most, l.conns)

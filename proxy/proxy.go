@@ -101,6 +101,12 @@ func (p *proxy) serve(ctx, kill context.Context, drain time.Duration) {
 	go func() {
 		defer close(done)
 		loops.Wait()
+	}()
+	// Not before the last word of tell and release: a descriptor may be another's
+	// as soon as it is closed.
+	defer func() {
+		<-done
+		p.closeLoops()
 		p.journal.close()
 	}()
 
@@ -117,7 +123,6 @@ func (p *proxy) serve(ctx, kill context.Context, drain time.Duration) {
 	case <-kill.Done():
 	}
 	p.tell(&p.cut)
-	<-done
 }
 
 // tell lets every loop know.
