@@ -84,9 +84,7 @@ func (d *dialer) next(a *attempt, pr pair, client netip.AddrPort, err error) (so
 		if a.tries == dialTries {
 			return source, fmt.Errorf("%d ports tried: %w", dialTries, err)
 		}
-		if a.held == 0 {
-			a.hold(&d.ports, pr, client.Port()) // it has just been refused
-		}
+		a.hold(&d.ports, pr, client.Port()) // it has just been refused
 	case a.tries > 0 && d.mode == contract.ModeTProxy && !a.retold && errors.Is(err, unix.ECONNREFUSED):
 		// A socket that lingers from an earlier connection of the client may
 		// have answered in the application's place.
@@ -148,9 +146,13 @@ type lease struct {
 	leased uint16 // 0: none
 }
 
+// hold keeps the client's own port from being taken. Few clients have one that
+// could be.
 func (l *lease) hold(p *ports, pr pair, port uint16) {
-	l.held = port
-	p.hold(pr, port)
+	if ours(port) && l.held == 0 {
+		l.held = port
+		p.hold(pr, port)
+	}
 }
 
 // take exchanges the leased port, if there is one, for another.

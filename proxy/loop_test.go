@@ -165,30 +165,15 @@ func TestStaleEvent(t *testing.T) {
 // TestSteadyState: what a connection does between its begin and its end takes no
 // memory from the heap.
 func TestSteadyState(t *testing.T) {
-	in, out := socketPair(t), socketPair(t)
-	l := &loop{p: &proxy{}, ep: epoll(t)}
-	l.carriers.pipes.most = 1
-	c := l.newConn()
-	for i, fd := range []int{in[1], out[1]} {
-		c.sides[i] = side{fd: fd, writable: true}
-		l.place(c, i)
-		l.watch(c, i, 0)
-	}
+	r := newRig(t, 1)
 	message := make([]byte, 1000)
-	events := make([]unix.EpollEvent, 8)
 	exchange := func() {
-		for _, pair := range [][2]int{{in[0], out[0]}, {out[0], in[0]}} {
-			if _, err := write(pair[0], message); err != nil {
+		for _, way := range [2][2]int{{r.client, r.application}, {r.application, r.client}} {
+			if _, err := write(way[0], message); err != nil {
 				t.Fatal(err)
 			}
-			n, err := unix.EpollWait(l.ep, events, -1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range n {
-				l.event(&events[i])
-			}
-			if n, err := read(pair[1], message); n != len(message) || err != nil {
+			r.round(t, -1)
+			if n, err := read(way[1], message); n != len(message) || err != nil {
 				t.Fatal(n, err)
 			}
 		}

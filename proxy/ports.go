@@ -27,28 +27,37 @@ type pair struct {
 // long after its connection has left TIME_WAIT. The zero value is ready.
 type ports struct {
 	mu    sync.Mutex
-	taken map[taken]int // how many connections there are; none is 0
-	most  int           // the map's greatest length
-	next  int           // offset into the range; 0: not chosen yet
+	taken map[taken]uint8 // how many connections there are; none is 0
+	most  int             // the map's greatest length
+	next  int             // offset into the range; 0: not chosen yet
 }
 
 // manyPorts make a map whose memory is worth giving back.
 const manyPorts = 1024
 
-// taken is a port of a pair.
+// taken is a port of a pair, as bytes: there is one for each connection.
 type taken struct {
-	pair
-	port uint16
+	client, dst   [16]byte
+	dstPort, port uint16
+}
+
+func (pr pair) taken(port uint16) taken {
+	return taken{pr.client.As16(), pr.dst.Addr().As16(), pr.dst.Port(), port}
 }
 
 const spoofPorts = contract.SpoofPortHigh - contract.SpoofPortLow + 1
 
-// hold says that the client has connected from port, so that take will not
-// give it out. It is undone by release.
+// ours tells whether a port is one that take gives out.
+func ours(port uint16) bool {
+	return contract.SpoofPortLow <= port && port <= contract.SpoofPortHigh
+}
+
+// hold says that the client has connected from port, one of ours, so that take
+// will not give it out. It is undone by release.
 func (p *ports) hold(pr pair, port uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.add(taken{pr, port})
+	p.add(pr.taken(port))
 }
 
 // take gives out a port that no connection of the pair has. It is undone by
@@ -62,7 +71,7 @@ func (p *ports) take(pr pair) (uint16, error) {
 	}
 	for range spoofPorts {
 		p.next = p.next%spoofPorts + 1
-		t := taken{pr, uint16(contract.SpoofPortLow + p.next - 1)}
+		t := pr.taken(uint16(contract.SpoofPortLow + p.next - 1))
 		if p.taken[t] == 0 {
 			p.add(t)
 			return t.port, nil
@@ -75,7 +84,7 @@ func (p *ports) take(pr pair) (uint16, error) {
 func (p *ports) release(pr pair, port uint16) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := taken{pr, port}
+	t := pr.taken(port)
 	if n := p.taken[t]; n > 1 {
 		p.taken[t] = n - 1
 		return
@@ -88,7 +97,7 @@ func (p *ports) release(pr pair, port uint16) {
 
 func (p *ports) add(t taken) {
 	if p.taken == nil {
-		p.taken = map[taken]int{}
+		p.taken = map[taken]uint8{}
 	}
 	p.taken[t]++
 	p.most = max(p.most, len(p.taken))

@@ -60,7 +60,7 @@ func TestPortsCount(t *testing.T) {
 	p.hold(pairA, 7)
 	p.hold(pairA, 7)
 	p.release(pairA, 7)
-	if p.taken[taken{pairA, 7}] != 1 {
+	if p.taken[pairA.taken(7)] != 1 {
 		t.Error("a port that is still held was given up")
 	}
 	p.release(pairA, 7)
@@ -72,7 +72,8 @@ func TestPortsCount(t *testing.T) {
 func TestLease(t *testing.T) {
 	var p ports
 	var l lease
-	l.hold(&p, pairA, 9)
+	l.hold(&p, pairA, 40000) // not one of ours
+	l.hold(&p, pairA, 9999)
 	first, _ := l.take(&p, pairA)
 	second, err := l.take(&p, pairA)
 	if err != nil || first == second {
