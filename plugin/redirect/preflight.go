@@ -48,7 +48,7 @@ func Preflight(mode string) (missing []string, err error) {
 			return err
 		}
 		// The parts work; does the whole?
-		if err := program(p.nft, ruleset(c, nil)); err != nil {
+		if err := p.program(ruleset(c, nil)); err != nil {
 			missing = append(missing, "the ruleset as a whole ("+err.Error()+")")
 		}
 		return nil

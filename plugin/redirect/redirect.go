@@ -136,7 +136,7 @@ func (p *pod) steps(c Config) ([]step, error) {
 	}
 	steps = append(steps,
 		step{
-			func() error { return wrap("program nftables", program(p.nft, ruleset(c, own))) },
+			func() error { return wrap("program nftables", p.program(ruleset(c, own))) },
 			func() error { return p.dropTables() },
 		},
 		step{
@@ -269,12 +269,14 @@ func (p *pod) programmed(fs []family, ifname string) (bool, error) {
 
 // dropTables deletes both tables in one transaction.
 func (p *pod) dropTables() error {
-	for _, f := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
-		t := &nftables.Table{Name: contract.Table, Family: f}
-		p.nft.AddTable(t) // so that deleting it succeeds in any case
-		p.nft.DelTable(t)
-	}
-	return wrap("delete nftables tables", p.nft.Flush())
+	return wrap("delete nftables tables", p.transact(func(conn *nftables.Conn) error {
+		for _, f := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyNetdev} {
+			t := &nftables.Table{Name: contract.Table, Family: f}
+			conn.AddTable(t) // so that deleting it succeeds in any case
+			conn.DelTable(t)
+		}
+		return nil
+	}))
 }
 
 func wrap(what string, err error) error {

@@ -27,7 +27,7 @@ func goldens() map[string]Config {
 
 // newPod is a namespace as a CNI chain leaves it to us: eth0 with an address
 // of each family, lo down.
-func newPod(t *testing.T) *lab.NS {
+func newPod(t testing.TB) *lab.NS {
 	t.Helper()
 	lab.Need(t, "nft", "ip")
 	pod, node := lab.New(t, "pod"), lab.New(t, "node")

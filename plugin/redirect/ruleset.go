@@ -266,32 +266,42 @@ func netdevTable(c Config, own []netip.Addr) table {
 }
 
 // program replaces both tables by t in one transaction.
-func program(conn *nftables.Conn, tables []table) error {
-	for _, t := range tables {
-		// Adding before deleting makes the deletion succeed on the first run.
-		conn.AddTable(t.Table)
-		conn.DelTable(t.Table)
-		conn.AddTable(t.Table)
-		for _, s := range t.sets {
-			if err := conn.AddSet(s.Set, s.elements); err != nil {
+func (p *pod) program(tables []table) error {
+	return p.transact(func(conn *nftables.Conn) error {
+		for _, t := range tables {
+			if err := t.add(conn); err != nil {
 				return err
 			}
 		}
-		policy := nftables.ChainPolicyAccept
-		chains := make([]*nftables.Chain, len(t.chains))
-		for i, ch := range t.chains {
-			chains[i] = &nftables.Chain{Table: t.Table, Name: ch.name}
-			if ch.hook != nil {
-				chains[i].Type, chains[i].Hooknum, chains[i].Priority = ch.kind, ch.hook, ch.priority
-				chains[i].Device, chains[i].Policy = ch.device, &policy
-			}
-			conn.AddChain(chains[i])
-		}
-		for i, ch := range t.chains {
-			for _, r := range ch.rules {
-				conn.AddRule(&nftables.Rule{Table: t.Table, Chain: chains[i], Exprs: r})
-			}
+		return nil
+	})
+}
+
+// add replaces one table.
+func (t table) add(conn *nftables.Conn) error {
+	// Adding before deleting makes the deletion succeed on the first run.
+	conn.AddTable(t.Table)
+	conn.DelTable(t.Table)
+	conn.AddTable(t.Table)
+	for _, s := range t.sets {
+		if err := conn.AddSet(s.Set, s.elements); err != nil {
+			return err
 		}
 	}
-	return conn.Flush()
+	policy := nftables.ChainPolicyAccept
+	chains := make([]*nftables.Chain, len(t.chains))
+	for i, ch := range t.chains {
+		chains[i] = &nftables.Chain{Table: t.Table, Name: ch.name}
+		if ch.hook != nil {
+			chains[i].Type, chains[i].Hooknum, chains[i].Priority = ch.kind, ch.hook, ch.priority
+			chains[i].Device, chains[i].Policy = ch.device, &policy
+		}
+		conn.AddChain(chains[i])
+	}
+	for i, ch := range t.chains {
+		for _, r := range ch.rules {
+			conn.AddRule(&nftables.Rule{Table: t.Table, Chain: chains[i], Exprs: r})
+		}
+	}
+	return nil
 }
