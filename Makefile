@@ -13,7 +13,7 @@ PKGS         = $$([ $$m = integration/cluster ] && echo . || echo ./...)
 
 export CGO_ENABLED = 0
 
-.PHONY: build upstream demo test race kernels lint fmt packages bench e2e e2e-down clean
+.PHONY: build upstream demo test race kernels lint fmt packages bench bench-cni e2e e2e-down clean
 .PHONY: all images tproxy tproxy-poc server load-image kind-load
 
 build: ## the programs, statically linked, in bin/
@@ -52,12 +52,16 @@ bench: build ## the sidecar beside no sidecar, HAProxy and nginx; plots in dist/
 	@go build -C integration/bench -trimpath -o ../../bin/bench .
 	bin/bench --proxy bin/tproxy-proxy --out dist/bench $(if $(QUICK),--quick) $(BENCH)
 
+bench-cni: build ## an ADD of the plugin as a whole process, beside the least in Go and linkerd-cni's iptables
+	@mkdir -p bin/bench-cni && go build -C integration/bench -trimpath -ldflags '-s -w' -o ../../bin/bench-cni/ ./cni/...
+	bin/bench-cni/cni --plugin bin/tproxy-cni --floor bin/bench-cni --out dist/bench/cni.txt $(BENCH)
+
 # DISTROS=k3s runs it in one distribution's clothes only; KEEP=1 leaves the cluster up and prints its KUBECONFIG.
 DISTROS ?= kubeadm k3s
 
 e2e: build images ## the tests on a real Kubernetes of two nodes; the first time builds it, a quarter of an hour
 	@cd integration/cluster && time for d in $(if $(KEEP),$(firstword $(DISTROS)),$(DISTROS)); do \
-		echo "e2e in the clothes of $$d" && DISTRO=$$d KEEP=$(KEEP) go test -count=1 -timeout 40m || exit; done
+		echo "e2e in the clothes of $$d" && DISTRO=$$d KEEP=$(KEEP) go test -count=1 -parallel 4 -timeout 40m || exit; done
 
 e2e-down: ## end a cluster that KEEP=1 left
 	cd integration/cluster && go run . down

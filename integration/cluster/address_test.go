@@ -44,6 +44,7 @@ func greetings(client, out string) map[string]greeting {
 // The application must see the same with us as without, and for a pod that is
 // the pod's address.
 func TestClientAddress(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	servers := []string{"nat", "tproxy", "plain"}
 	var objects []string

@@ -11,6 +11,7 @@ import (
 // own with the Pod Security levels that they name; node 2 stands for curl,
 // whose image comes from a registry.
 func TestDemos(t *testing.T) {
+	t.Parallel()
 	kinds := []string{"nat", "tproxy", "init"}
 	for _, kind := range kinds {
 		demo, file := &namespace{t, "demo-" + kind}, "../../k8s/deploy-"+kind+".yaml"

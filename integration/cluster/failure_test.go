@@ -10,6 +10,7 @@ import (
 // TestBadAnnotation: a pod with a setting that makes no sense does not start,
 // and kubectl describe shows the plugin's message in full.
 func TestBadAnnotation(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	faults := map[string]string{
 		`tproxy-cni.io/proxy-port: "70000"`: `annotation tproxy-cni.io/proxy-port "70000": "70000" is no port (want 1-65535)`,

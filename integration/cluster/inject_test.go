@@ -27,6 +27,7 @@ spec:
 // TestInjectCommand applies what `tproxy-install inject` makes of a
 // Deployment.
 func TestInjectCommand(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	for _, mode := range modes {
 		cmd := exec.Command("../../bin/tproxy-install", "inject", "--mode", mode)
@@ -46,6 +47,7 @@ func TestInjectCommand(t *testing.T) {
 
 // TestAdmissionPolicy has the API server inject.
 func TestAdmissionPolicy(t *testing.T) {
+	t.Parallel()
 	if err := kubectl("apply", "-f", "../../k8s/inject.yaml"); err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 // TestProbes: the kubelet's probes of the application go through the sidecar
 // like everyone's connections, and say what they would say without it.
 func TestProbes(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	good := `startupProbe: {tcpSocket: {port: 8081}, periodSeconds: 1}, livenessProbe: {httpGet: {path: /healthz, port: 8081}, periodSeconds: 1}, ` +
 		`readinessProbe: {exec: {command: [/agnhost, help]}, periodSeconds: 1, timeoutSeconds: 10}`
@@ -107,6 +108,7 @@ func (ns *namespace) restarts(pod string) (n int) {
 // TestJob: a Job ends when its application does, although the sidecar would
 // not.
 func TestJob(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	for _, mode := range modes {
 		p := pod{name: mode, mode: mode, args: []string{"dial", "127.0.0.1:1"}, spec: "restartPolicy: Never"}

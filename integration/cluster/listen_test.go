@@ -10,6 +10,7 @@ import (
 // TestListeners: an application may listen in any way; who reaches it is the
 // same with us as without us, and it sees the client.
 func TestListeners(t *testing.T) {
+	t.Parallel()
 	kinds := []struct {
 		name string
 		args string

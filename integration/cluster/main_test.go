@@ -20,7 +20,8 @@ import (
 // TestMain gives the tests a cluster with the product installed on it, and
 // ends the cluster unless it was up before or KEEP is set. DISTRO says whose
 // clothes it wears: kubeadm (the default) or k3s. IMAGES is the folder of the
-// product's images, dist/images by default.
+// product's images, dist/images by default. Tests that disturb no other's pods
+// are parallel, and so run after the others.
 func TestMain(m *testing.M) {
 	if os.Args[0] == "guard" {
 		os.Exit(guard())

@@ -16,6 +16,7 @@ import (
 // addresses) in its answer; PostgreSQL lets in one client by pg_hba.conf, and
 // no other.
 func TestPrograms(t *testing.T) {
+	t.Parallel()
 	postgres, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(postgres) == 0 {
 		t.Fatal("no PostgreSQL in /usr/lib", err)

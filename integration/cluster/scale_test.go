@@ -18,7 +18,7 @@ import (
 // figure. SCALE is the number of pods; by default there are so few because two
 // cores and a test's patience bear no more.
 func TestScale(t *testing.T) {
-	pods := 5
+	pods := 3
 	if text := os.Getenv("SCALE"); text != "" {
 		var err error
 		if pods, err = strconv.Atoi(text); err != nil {

@@ -9,6 +9,7 @@ import (
 // TestPodSecurity runs each mode in a namespace that enforces the Pod Security
 // level promised for it, and reads from the node what the sidecar may do.
 func TestPodSecurity(t *testing.T) {
+	t.Parallel()
 	netRaw := fmt.Sprintf("%016x", 1<<13)
 	none := fmt.Sprintf("%016x", 0)
 	for _, c := range []struct {
@@ -48,6 +49,7 @@ func TestPodSecurity(t *testing.T) {
 // TestRefusedByPodSecurity: a namespace that enforces restricted admits no
 // tproxy mode, which needs NET_RAW. This is documented, and fails loudly.
 func TestRefusedByPodSecurity(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t, "pod-security.kubernetes.io/enforce: restricted")
 	_, err := ns.input(server("server", 1, "tproxy").yaml(t), "apply", "-f", "-")
 	if err == nil || !strings.Contains(err.Error(), "violates PodSecurity") {

@@ -14,6 +14,7 @@ import (
 // externalTrafficPolicy Local the application sees the outside client; with
 // Cluster it sees a node, by Kubernetes' own doing: the same as without us.
 func TestNodePort(t *testing.T) {
+	t.Parallel()
 	ns := newNamespace(t)
 	var objects []string
 	servers := []string{"nat", "tproxy", "plain"}
