@@ -1,0 +1,4 @@
+// empty does nothing: what it costs to run any Go program at all.
+package main
+
+func main() {}
