@@ -45,7 +45,7 @@ func TestScale(t *testing.T) {
 			took := time.Since(began)
 			after := usedByInstaller(t, 2)
 			adds := networkTimes(t, 2, ns.name)
-			if len(adds) != pods {
+			if len(adds) < pods {
 				t.Fatalf("the runtime's log tells of %d pods, want %d", len(adds), pods)
 			}
 			slices.Sort(adds)
