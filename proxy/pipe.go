@@ -10,6 +10,7 @@ import (
 const (
 	pipeSize    = 1 << 20  // what is asked for: with the default of 64 KiB splice costs 3.5 times the CPU
 	minPipeSize = 64 << 10 // less is slower than copying
+	minSplice   = 16 << 10 // a stream of less is small again
 	maxPipes    = 64       // lent and idle in all loops together: 128 descriptors
 	pipeIdle    = time.Second
 )

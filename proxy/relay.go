@@ -99,7 +99,7 @@ func (h *half) fill(src *side, cs *carriers, now time.Time) (int, error) {
 	n, err := c.fill(src.fd)
 	if n > 0 {
 		h.carrier = c
-		h.bulk = n >= smallBuffer
+		h.bulk = n >= smallBuffer || h.bulk && n >= minSplice
 		// What comes later comes with an event. A FIN that is here already
 		// does not.
 		src.readable = src.ended || !c.short(n)
