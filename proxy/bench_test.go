@@ -27,7 +27,7 @@ func newRig(t testing.TB, pipesEach int) *rig {
 	t.Cleanup(func() { r.carriers.pipes.sweep(time.Now().Add(2 * pipeIdle)) })
 	c := r.newConn()
 	for i, fd := range []int{in[1], out[1]} {
-		c.sides[i] = side{fd: fd, writable: true}
+		c.sides[i] = side{fd: int32(fd), writable: true}
 		r.place(c, i)
 		r.watch(c, i, 0)
 	}

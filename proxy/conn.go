@@ -10,17 +10,30 @@ import (
 
 // conn is one intercepted connection. It belongs to one loop.
 type conn struct {
-	id    uint32 // tells a stale event from one for us
-	began time.Time
-
-	client, dst, source netip.AddrPort
-
-	dial    attempt
+	id      uint32 // tells a stale event from one for us
+	port    uint16 // that we dialled from, in the client's name
 	dialing bool
-	yielded bool // it is in loop.yielded
+	yielded bool          // it is in loop.yielded
+	began   time.Duration // of the loop's time
 
+	client, dst netip.AddrPort
+
+	dial   attempt
 	sides  [2]side
 	halves [2]half
+}
+
+// source is from where the application sees the connection come, zero while there
+// is none.
+func (c *conn) source() (source netip.AddrPort) {
+	switch fd := c.sides[application].fd; {
+	case fd < 0:
+	case c.dial.plain:
+		source, _ = localOf(int(fd))
+	default:
+		source = netip.AddrPortFrom(c.client.Addr(), c.port)
+	}
+	return source
 }
 
 func (c *conn) pair() pair { return pair{c.client.Addr(), c.dst} }
@@ -30,8 +43,8 @@ func (c *conn) pair() pair { return pair{c.client.Addr(), c.dst} }
 // here.
 func (l *loop) begin(fd int, from netip.AddrPort) {
 	c := l.newConn()
-	c.began, c.client = l.now, from
-	c.sides[client].fd, c.sides[application].fd = fd, -1
+	c.began, c.client = time.Since(l.start), from
+	c.sides[client].fd, c.sides[application].fd = int32(fd), -1
 	l.place(c, client)
 	l.p.journal.accepted(fd, from)
 	var err error
@@ -67,7 +80,7 @@ func (l *loop) dial(c *conn, err error) {
 		if fd, err = dialSocket(source, c.dst); err != nil {
 			continue
 		}
-		c.source, app.fd = source, fd
+		c.port, app.fd = source.Port(), int32(fd)
 		l.place(c, application)
 		var done bool
 		switch done, err = connected(fd, c.dst); {
@@ -89,10 +102,10 @@ func (l *loop) dial(c *conn, err error) {
 // dialed continues a dial that an event speaks of.
 func (l *loop) dialed(c *conn) {
 	if s := &c.sides[client]; s.failed {
-		l.abort(c, ending{"client reset", socketError(s.fd)})
+		l.abort(c, ending{"client reset", socketError(int(s.fd))})
 		return
 	}
-	switch done, err := connected(c.sides[application].fd, c.dst); {
+	switch done, err := connected(int(c.sides[application].fd), c.dst); {
 	case err != nil:
 		l.dropApplication(c)
 		l.dial(c, err)
@@ -103,7 +116,7 @@ func (l *loop) dialed(c *conn) {
 
 // dropApplication closes the socket of an attempt that failed.
 func (l *loop) dropApplication(c *conn) {
-	l.remove(c.sides[application].fd)
+	l.remove(int(c.sides[application].fd))
 	c.sides[application] = side{fd: -1}
 }
 
@@ -111,9 +124,6 @@ func (l *loop) dropApplication(c *conn) {
 // read now spares it an event.
 func (l *loop) established(c *conn) {
 	c.dialing = false
-	if !c.source.IsValid() {
-		c.source, _ = localOf(c.sides[application].fd)
-	}
 	c.sides[client].readable = true
 	c.sides[client].writable, c.sides[application].writable = true, true
 	id := c.id
@@ -161,7 +171,7 @@ func (l *loop) relay(c *conn) {
 		// The error of a side that nothing is read from or written to.
 		if s := &c.sides[i]; s.failed {
 			s.failed = false
-			if err := socketError(s.fd); err != nil {
+			if err := socketError(int(s.fd)); err != nil {
 				l.breakOff(c, &broken{s, err})
 				return
 			}
@@ -170,7 +180,7 @@ func (l *loop) relay(c *conn) {
 }
 
 func (l *loop) passEnd(dst *side) error {
-	if err := shutdownWrite(dst.fd); err != nil {
+	if err := shutdownWrite(int(dst.fd)); err != nil {
 		return &broken{dst, os.NewSyscallError("shutdown", err)}
 	}
 	return nil
@@ -195,34 +205,36 @@ func (l *loop) breakOff(c *conn, err error) {
 // finish ends a connection in order: close sends the FINs, the kernel delivers
 // what is queued.
 func (l *loop) finish(c *conn) {
+	source := c.source()
 	for i := range c.sides {
-		l.remove(c.sides[i].fd)
+		l.remove(int(c.sides[i].fd))
 	}
-	l.ended(c, ending{how: endClosed})
+	l.ended(c, source, ending{how: endClosed})
 }
 
 // abort ends a connection with a RST to both sides.
 func (l *loop) abort(c *conn, e ending) {
+	source := c.source()
 	for i := range c.sides {
-		if fd := c.sides[i].fd; fd >= 0 {
+		if fd := int(c.sides[i].fd); fd >= 0 {
 			resetOnClose(fd)
 			l.remove(fd)
 		}
 	}
-	l.ended(c, e)
+	l.ended(c, source, e)
 }
 
 // ended gives back all that the connection had and logs it.
-func (l *loop) ended(c *conn, e ending) {
+func (l *loop) ended(c *conn, source netip.AddrPort, e ending) {
 	for i := range c.sides {
 		c.sides[i].fd = -1
 		c.halves[i].release(&l.carriers, l.now)
 	}
 	c.dial.end(&l.p.dialer.ports, c.pair())
 	l.p.journal.add(record{
-		client: c.client, dst: c.dst, source: c.source, ending: e,
+		client: c.client, dst: c.dst, source: source, ending: e,
 		up: c.halves[client].total, down: c.halves[application].total,
-		took: time.Since(c.began),
+		took: time.Since(l.start) - c.began,
 	})
 	l.freeConn(c)
 }

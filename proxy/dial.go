@@ -61,9 +61,9 @@ func (d *dialer) check(dst netip.AddrPort) error {
 // from.
 type attempt struct {
 	lease
-	plain  bool // from whatever source the kernel takes
-	tries  int  // with ports of our choice
-	retold bool // a refusal was not believed once
+	plain  bool  // from whatever source the kernel takes
+	tries  uint8 // with ports of our choice
+	retold bool  // a refusal was not believed once
 }
 
 // next returns the source of the first attempt, for which err is nil, or of the

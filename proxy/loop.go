@@ -19,6 +19,7 @@ type loop struct {
 	wakeup   int // an eventfd: another thread wants us to look at what it wrote
 	acceptor *acceptor
 
+	start    time.Time // from which connections count
 	now      time.Time // of this round
 	slots    []slot    // by descriptor
 	conns    int       // that are ours
@@ -67,7 +68,7 @@ const (
 )
 
 func newLoop(p *proxy, pipesEach int) (*loop, error) {
-	l := &loop{p: p, wakeup: -1}
+	l := &loop{p: p, wakeup: -1, start: time.Now()}
 	l.carriers.pipes.most = pipesEach
 	var err error
 	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -167,7 +168,7 @@ func (l *loop) tick() (due time.Time) {
 	}
 	for len(l.dials) > 0 {
 		d := l.dials[0]
-		if live := d.conn.id == d.id && d.conn.dialing && d.conn.sides[application].fd == d.fd; live && l.now.Before(d.deadline) {
+		if live := d.conn.id == d.id && d.conn.dialing && int(d.conn.sides[application].fd) == d.fd; live && l.now.Before(d.deadline) {
 			due = d.deadline
 			break
 		} else if live {
@@ -246,7 +247,7 @@ func (l *loop) watch(c *conn, i int, more uint32) (ok bool) {
 		op = unix.EPOLL_CTL_ADD
 	}
 	s.watched = want
-	if err := l.control(op, s.fd, want, c.id); err != nil {
+	if err := l.control(op, int(s.fd), want, c.id); err != nil {
 		// ENOMEM, ENOSPC (fs.epoll.max_user_watches): we would never hear of it.
 		l.abort(c, ending{endExhausted, err})
 		return false
@@ -261,7 +262,7 @@ func (l *loop) control(op, fd int, events, id uint32) error {
 
 // place makes events of a side's descriptor the connection's.
 func (l *loop) place(c *conn, i int) {
-	fd := c.sides[i].fd
+	fd := int(c.sides[i].fd)
 	for fd >= len(l.slots) {
 		l.slots = append(l.slots, make([]slot, max(64, len(l.slots)))...)
 	}

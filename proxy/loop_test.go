@@ -141,14 +141,14 @@ func TestStaleEvent(t *testing.T) {
 	fds := socketPair(t)
 	l := &loop{p: &proxy{}}
 	old := l.newConn()
-	old.sides[client].fd, old.sides[application].fd = fds[0], -1
+	old.sides[client].fd, old.sides[application].fd = int32(fds[0]), -1
 	l.place(old, client)
 	stale := unix.EpollEvent{Events: unix.EPOLLERR | unix.EPOLLHUP, Fd: int32(fds[0]), Pad: int32(old.id)}
 
 	l.slots[fds[0]] = slot{} // it ends, and its descriptor and memory are another's
 	l.freeConn(old)
 	now := l.newConn()
-	now.sides[client].fd, now.sides[application].fd = fds[0], fds[1]
+	now.sides[client].fd, now.sides[application].fd = int32(fds[0]), int32(fds[1])
 	l.place(now, client)
 	l.event(&stale)
 	if now.sides[client].ended || now.sides[client].failed {
@@ -192,7 +192,7 @@ func TestTurns(t *testing.T) {
 	l := &loop{p: &proxy{}, ep: epoll(t), carriers: carriers{pipes: pipes{most: 1}}}
 	c := l.newConn()
 	for i, fd := range []int{in[1], out[1]} {
-		c.sides[i] = side{fd: fd, writable: true}
+		c.sides[i] = side{fd: int32(fd), writable: true}
 		l.place(c, i)
 		l.watch(c, i, 0)
 	}

@@ -24,7 +24,7 @@ var sideNames = [...]string{client: "client", application: "application"}
 // side is one of the two sockets. epoll tells of a change once (EPOLLET), so
 // what it told is written down here until a system call says otherwise.
 type side struct {
-	fd       int
+	fd       int32
 	watched  uint32 // the events that epoll tells of; 0: it does not know the socket yet
 	readable bool   // no read has got EAGAIN, nor all there was, since the last event
 	writable bool   // no write has got EAGAIN since the last event
@@ -96,7 +96,7 @@ func (h *half) pump(src, dst *side, cs *carriers, now time.Time) (outcome, error
 // fill takes bytes from src into a carrier that it borrows.
 func (h *half) fill(src *side, cs *carriers, now time.Time) (int, error) {
 	c := cs.get(h.bulk, now)
-	n, err := c.fill(src.fd)
+	n, err := c.fill(int(src.fd))
 	if n > 0 {
 		h.carrier = c
 		h.bulk = n >= smallBuffer || h.bulk && n >= minSplice
@@ -117,7 +117,7 @@ func (h *half) fill(src *side, cs *carriers, now time.Time) (int, error) {
 
 // drain writes the carrier's bytes to dst, as far as there is room.
 func (h *half) drain(dst *side, cs *carriers, now time.Time) error {
-	n, err := h.carrier.drain(dst.fd)
+	n, err := h.carrier.drain(int(dst.fd))
 	h.total += int64(n)
 	switch {
 	case err == errAgain:
