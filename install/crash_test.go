@@ -104,12 +104,13 @@ func (n *theNode) isLocked(ended <-chan error) bool {
 	dir, err := os.Open(n.confDir)
 	must(n.t, err)
 	defer dir.Close()
-	for len(ended) == 0 {
+	look := time.NewTicker(time.Millisecond) // the kernel tells nobody of a lock
+	defer look.Stop()
+	for ; len(ended) == 0; <-look.C {
 		if unix.Flock(int(dir.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
 			return true
 		}
 		must(n.t, unix.Flock(int(dir.Fd()), unix.LOCK_UN))
-		time.Sleep(time.Millisecond)
 	}
 	return false
 }

@@ -44,16 +44,17 @@ func (n *theNode) observe() (end func()) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		look := time.NewTicker(2 * time.Millisecond) // the processor is the installer's, too
+		defer look.Stop()
 		for {
+			if err := n.sound(); err != nil {
+				n.t.Error("at some moment:", err)
+				return
+			}
 			select {
 			case <-stop:
 				return
-			default:
-				if err := n.sound(); err != nil {
-					n.t.Error("at some moment:", err)
-					return
-				}
-				time.Sleep(2 * time.Millisecond) // leave the processor to the installer
+			case <-look.C:
 			}
 		}
 	})

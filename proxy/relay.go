@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -143,7 +142,7 @@ type broken struct {
 	err  error
 }
 
-func (b *broken) Error() string { return fmt.Sprint(b.err) }
+func (b *broken) Error() string { return b.err.Error() }
 func (b *broken) Unwrap() error { return b.err }
 
 func (b *broken) how() string {
