@@ -24,7 +24,7 @@ import (
 type service struct {
 	*exec.Cmd
 	t    *testing.T
-	log  *logs
+	log  *lab.Output
 	done chan struct{}
 	err  error
 	url  string
@@ -38,7 +38,7 @@ func (n *theNode) start(verb string, args ...string) *service {
 // serve starts cmd and waits until it listens.
 func (n *theNode) serve(cmd *exec.Cmd) *service {
 	n.t.Helper()
-	s := &service{Cmd: cmd, t: n.t, log: &logs{}, done: make(chan struct{})}
+	s := &service{Cmd: cmd, t: n.t, log: &lab.Output{}, done: make(chan struct{})}
 	s.Stdout, s.Stderr = s.log, s.log
 	must(n.t, s.Start())
 	go func() { s.err = s.Wait(); close(s.done) }()

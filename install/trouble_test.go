@@ -58,7 +58,7 @@ func TestPortTaken(t *testing.T) {
 	n := newTestNode(t)
 	first := n.start("install", "--preflight=false")
 	cmd := n.command("install", "--preflight=false", "--listen", strings.TrimPrefix(first.url, "http://"))
-	log := &logs{}
+	log := &lab.Output{}
 	cmd.Stderr = log
 	must(t, cmd.Start())
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()

@@ -151,19 +151,19 @@ func (m *mainTB) cleanup() {
 	}
 }
 
-// output is a buffer that a process writes and a test reads at the same time.
-type output struct {
+// Output is what a program or a log writes, for a test to read at the same time.
+type Output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.Write(p)
 }
 
-func (o *output) String() string {
+func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()

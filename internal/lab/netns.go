@@ -160,7 +160,7 @@ func (ns *NS) Try(args ...string) (string, error) {
 
 // TryCmd is Try for a command that needs more than arguments.
 func (ns *NS) TryCmd(cmd *exec.Cmd) (string, error) {
-	var out output
+	var out Output
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := ns.Do(cmd.Start); err != nil {
 		return "", err

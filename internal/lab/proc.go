@@ -31,7 +31,7 @@ type Proc struct {
 	ns   *NS
 	name string
 	cmd  *exec.Cmd
-	out  *output
+	out  *Output
 	done chan struct{} // closed when the program has ended
 	err  error         // how it ended; read after done
 }
@@ -84,7 +84,7 @@ func (u User) Args(args ...string) []string {
 // StartCmd is Start for a command that needs more than arguments.
 func (ns *NS) StartCmd(cmd *exec.Cmd) *Proc {
 	ns.t.Helper()
-	p := &Proc{t: ns.t, ns: ns, name: cmd.Args[0], cmd: cmd, out: &output{}, done: make(chan struct{})}
+	p := &Proc{t: ns.t, ns: ns, name: cmd.Args[0], cmd: cmd, out: &Output{}, done: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.out
 	}
