@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 )
 
 // record is what the log says of one connection at its end.
@@ -73,10 +75,10 @@ func (j *journal) accepted(fd int, client netip.AddrPort) {
 // busy tells whether lines wait to be written.
 func (j *journal) busy() bool { return len(j.records) > 0 }
 
-// close returns when all is written.
+// close returns when all is written that somebody reads.
 func (j *journal) close() {
 	close(j.records)
-	<-j.done
+	drain.Say(func() { <-j.done })
 }
 
 func (j *journal) write() {

@@ -1,12 +1,20 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
@@ -49,6 +57,81 @@ func TestJournal(t *testing.T) {
 	}
 	if !strings.Contains(out, `lines of connections are lost" lines=`) || !strings.Contains(out, `"the last"`) {
 		t.Errorf("no word of the lines that are lost, or not the last line:\n%.300s", out)
+	}
+}
+
+// TestLogUnread: with the pipe of its log full a sidecar goes on to serve, and
+// tells how many lines are lost once somebody reads again; and it ends in order
+// although nobody does.
+func TestLogUnread(t *testing.T) {
+	for _, read := range []bool{true, false} {
+		t.Run(fmt.Sprintf("read in the end: %v", read), func(t *testing.T) {
+			t.Parallel()
+			p := prepared(t, contract.ModeNAT)
+			ours, theirs, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ours.Close()
+			cmd := exec.Command("/proc/self/exe")
+			args := p.user().Args(sidecarCommand(t, "--mode", p.mode)...)
+			if cmd.Path, err = lab.Look(args[0]); err != nil {
+				t.Fatal(err)
+			}
+			cmd.Args, cmd.Stderr = args, theirs
+			p.sidecar = p.Pod.StartCmd(cmd).WaitListen(contract.ProxyPort, contract.AdminPort)
+			theirs.Close()
+			p.waitReady()
+
+			const lineLength = 150 // at least
+			pipe, err := unix.FcntlInt(ours.Fd(), unix.F_GETPIPE_SZ, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			connections := journalSize + pipe/lineLength + 500
+			a := p.listen(t, 0).echo()
+			for range connections {
+				c := p.dial(t, ip4, a.port)
+				if _, err := c.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				if b, err := io.ReadAll(c); err != nil || string(b) != "x" {
+					t.Fatalf("got %q and %v", b, err)
+				}
+				c.Close()
+			}
+			if read {
+				wantAll(t, ours, connections)
+			}
+			if err := p.sidecar.Stop(); err != nil {
+				t.Errorf("ended with %v", err)
+			}
+		})
+	}
+}
+
+// wantAll reads the log until it has told of each connection, by a line or as
+// one that is lost. Some must be.
+func wantAll(t *testing.T, log io.Reader, connections int) {
+	t.Helper()
+	told, lost := 0, 0
+	for lines := bufio.NewScanner(log); told+lost < connections && lines.Scan(); {
+		switch line := parseLine(lines.Text()); {
+		case line["msg"] == "connection":
+			told++
+		case line["lines"] != "":
+			n, err := strconv.Atoi(line["lines"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			lost += n
+		}
+	}
+	if told+lost != connections || lost == 0 {
+		t.Errorf("the log tells of %d connections and %d lost ones, want %d together", told, lost, connections)
 	}
 }
 

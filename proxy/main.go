@@ -44,7 +44,7 @@ func run(args []string, getenv func(string) string, drop func() error, stdout, s
 		log.Error("cannot serve", "err", err)
 		return 1
 	}
-	log.Info("ended")
+	drain.Say(func() { log.Info("ended") })
 	return 0
 }
 

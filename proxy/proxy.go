@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 )
 
 // proxy accepts intercepted connections and relays each to the application.
@@ -87,8 +88,8 @@ func (p *proxy) closeLoops() {
 }
 
 // serve accepts until ctx ends, then gives the running connections the time of
-// drain to finish and resets the others; so it does at once when kill ends.
-func (p *proxy) serve(ctx, kill context.Context, drain time.Duration) {
+// timeout to finish and resets the others; so it does at once when kill ends.
+func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration) {
 	select {
 	case <-p.checked: // clients wait in the listener's queue
 	case <-ctx.Done():
@@ -113,13 +114,15 @@ func (p *proxy) serve(ctx, kill context.Context, drain time.Duration) {
 	<-ctx.Done()
 	p.status.set(errDraining)
 	p.tell(&p.draining)
-	timeout := time.NewTimer(drain)
-	defer timeout.Stop()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
 	select {
 	case <-done:
 		return
-	case <-timeout.C:
-		p.log.Warn("the time to drain is over: resetting the connections that are left", "drain", drain)
+	case <-timer.C:
+		drain.Say(func() {
+			p.log.Warn("the time to drain is over: resetting the connections that are left", "drain", timeout)
+		})
 	case <-kill.Done():
 	}
 	p.tell(&p.cut)

@@ -20,10 +20,26 @@ func Signals(log *slog.Logger, drain time.Duration) (accepting, running context.
 	accepting, endAccepting := context.WithCancel(context.Background())
 	running, endRunning := context.WithCancel(context.Background())
 	go func() {
-		log.Info("draining", "signal", (<-signals).String(), "drain", drain)
+		s := <-signals
+		Say(func() { log.Info("draining", "signal", s.String(), "drain", drain) })
 		endAccepting()
-		log.Warn("ending at once", "signal", (<-signals).String())
+		s = <-signals
+		Say(func() { log.Warn("ending at once", "signal", s.String()) })
 		endRunning()
 	}()
 	return accepting, running, func() { endAccepting(); endRunning() }
+}
+
+// Say writes to the log, and goes on after a second when nobody reads it: a full
+// pipe must not keep a server from ending.
+func Say(write func()) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		write()
+	}()
+	select {
+	case <-said:
+	case <-time.After(time.Second):
+	}
 }
