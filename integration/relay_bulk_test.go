@@ -75,7 +75,8 @@ func (zeros) Read(b []byte) (int, error) {
 // TestParallelTransfers: connections of random sizes each way at once, both
 // halves of each ended by whoever is through first.
 func TestParallelTransfers(t *testing.T) {
-	const connections, most = 64, 4 << 20
+	const connections = 64
+	most := int64(lab.Count(4 << 20))
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		var all sync.WaitGroup
 		for i := range connections {

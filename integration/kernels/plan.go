@@ -15,7 +15,7 @@ import (
 
 // slow is what the tests are told of an emulated processor: see LAB_SLOW in
 // package lab.
-const slow = 20
+const slow = 40
 
 // packages are those whose tests touch the kernel.
 var packages = []string{"plugin/settings", "plugin/redirect", "plugin", "proxy", "integration"}
