@@ -42,6 +42,16 @@ type environment struct {
 	Idle     int           `json:"idle"`
 }
 
+// machine is in one line when and on what a run was.
+func (e environment) machine() string {
+	return fmt.Sprintf("%s, Linux %s, %d × %s, %s", e.Date.Format("2006-01-02 15:04 MST"), e.Kernel, e.CPUs, e.CPU, e.Go)
+}
+
+// effort says in one line how much was measured.
+func (e environment) effort() string {
+	return fmt.Sprintf("Medians of %d rounds of %v each", e.Rounds, e.Duration)
+}
+
 // bench is one run of the benchmark.
 type bench struct {
 	options
@@ -54,7 +64,7 @@ type bench struct {
 
 // story is the benchmark from its beginning to its end.
 func story(t lab.TB, o options) {
-	lab.Need(t, "haproxy", "nginx", "nft", "iperf3", "wrk")
+	lab.Need(t, "haproxy", "nginx", "nft", "iperf3", "wrk", "ss", "conntrack")
 	limit, err := raiseFileLimit()
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -81,8 +91,7 @@ func story(t lab.TB, o options) {
 			}
 		}
 	}
-	r := newReport(b)
-	if err := r.write(os.Stdout, env); err != nil {
+	if err := newReport(b, env).write(os.Stdout); err != nil {
 		t.Fatalf("%v", err)
 	}
 	if len(b.failures) > 0 {
@@ -117,7 +126,7 @@ func (b *bench) makeSites() {
 	for _, p := range b.proxies {
 		proxies = append(proxies, sidecar{p.name, place(p.label("proxy"), p.path)})
 	}
-	for _, v := range variants(proxies) {
+	for _, v := range variants(proxies, b.rules) {
 		if b.options.variants.MatchString(v.name) {
 			b.sites = append(b.sites, newSite(b.t, v, self, dir))
 		}

@@ -96,6 +96,7 @@ func load(spec string) error {
 // options are what the command line says.
 type options struct {
 	quick    bool
+	rules    bool
 	out      string // directory of the results
 	proxies  []sidecar
 	families []family
@@ -112,10 +113,14 @@ type options struct {
 // quick are the presets of a quick run.
 var quick = map[string]string{"rounds": "1", "duration": "200ms", "settle": "200ms", "idle": "1000"}
 
+// forRules are the measurements that depend on the rules most.
+const forRules = "^(correct|up16|rr1|rr64|conns)$"
+
 func parseOptions(args []string) (o options, err error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.BoolVar(&o.quick, "quick", false, "one short round; its figures only show that everything works")
-	fs.StringVar(&o.out, "out", "bench", "`directory` for results.json, benchstat.txt and the plots")
+	fs.BoolVar(&o.rules, "rules", false, "what each part of our rules costs, instead of the peers")
+	fs.StringVar(&o.out, "out", "bench", "`directory` for results.json, benchstat.txt, table.md and the plots")
 	fs.Func("proxy", "`[name=]path` of a tproxy-proxy; repeat it to compare several", func(s string) error {
 		name, path, named := strings.Cut(s, "=")
 		if !named {
@@ -127,7 +132,7 @@ func parseOptions(args []string) (o options, err error) {
 	})
 	families := fs.String("families", "46", "`4, 6 or 46`")
 	names := fs.String("variants", "", "`regexp` of the variants' names; all if empty")
-	measure := fs.String("measure", "", "`regexp` of the measurements' names; all if empty")
+	measure := fs.String("measure", "", "`regexp` of the measurements' names; if empty all, with --rules "+forRules)
 	fs.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
 	fs.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "how long one measurement takes")
 	fs.DurationVar(&o.settle, "settle", 3*time.Second, "how long memory may take to come back after connections")
@@ -144,6 +149,9 @@ func parseOptions(args []string) (o options, err error) {
 				_ = fs.Set(name, value)
 			}
 		}
+	}
+	if o.rules && *measure == "" {
+		*measure = forRules
 	}
 	for _, f := range []family{v4, v6} {
 		if strings.Contains(*families, f.name[len(f.name)-1:]) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -23,11 +22,14 @@ type measurement struct {
 	run  func(*bench, *site, family) (values, error)
 
 	// other says that the rules make no difference to it, so that it is not
-	// done with the borrowers of ours, nor twice in a quick run.
+	// done with the borrowers of ours, nor where a part of them is missing, nor
+	// twice in a quick run.
 	other bool
 
 	// opinion is a second one, for which the first round will do.
 	opinion bool
+
+	conns int // how many idle connections it opens, if that is fixed
 }
 
 // measurements are done in this order, each for all variants before the next.
@@ -44,6 +46,9 @@ var measurements = []measurement{
 	{name: "mixed", run: mixed},
 	{name: "conns", run: connects},
 	{name: "idle", run: idle, other: true},
+	{name: "growth-100", run: growth(100), other: true, conns: 100},
+	{name: "growth-1000", run: growth(1000), other: true, conns: 1000},
+	{name: "growth-9000", run: growth(9000), other: true, conns: 9000},
 	{name: "iperf3", run: iperf3, other: true, opinion: true},
 	{name: "wrk", run: wrk, other: true, opinion: true},
 }
@@ -52,9 +57,10 @@ var measurements = []measurement{
 func (m measurement) wanted(b *bench, s *site, f family, round int) bool {
 	switch {
 	case s.onlyIPv4 && f.name != v4.name,
-		m.other && s.role == borrower,
+		m.other && (s.role == borrower || s.role == reduced),
 		m.other && b.quick && f.name != b.families[0].name,
-		m.opinion && round > 0:
+		m.opinion && round > 0,
+		m.conns > b.idle:
 		return false
 	}
 	return b.measure.MatchString(m.name)
@@ -130,7 +136,7 @@ func connects(b *bench, s *site, f family) (values, error) {
 }
 
 // startUp is the time from exec to ready: the proxy listens or, where the
-// listener was handed over, has a worker. The time includes that of setpriv,
+// listener was handed over, has its workers. The time includes that of setpriv,
 // which changes to the proxy's user.
 func startUp(_ *bench, s *site, _ family) (values, error) {
 	if s.proxy == nil {
@@ -159,86 +165,12 @@ func (s *site) restart() (took time.Duration, err error) {
 	next := s.proxy(s)
 	ready := func() (bool, error) { return l.on(contract.ProxyPort) }
 	if next.files != nil {
-		ready = func() (bool, error) { return len(children(s.process.Pid())) > 0, nil }
+		ready = func() (bool, error) { return len(children(s.process.Pid())) == next.workers, nil }
 	}
 	began := time.Now()
 	s.process = next.run(s)
 	err = until("the proxy is ready", ready)
 	return time.Since(began), err
-}
-
-// idle measures what connections cost that do nothing, and what remains of
-// them, in a new proxy.
-func idle(b *bench, s *site, f family) (values, error) {
-	if s.proxy == nil {
-		return nil, nil
-	}
-	if _, err := s.restart(); err != nil {
-		return nil, err
-	}
-	before, err := s.usage()
-	if err != nil {
-		return nil, err
-	}
-	client, end, err := s.hold(f, traffic.Spec{Kind: traffic.Idle, Conns: b.idle, Duration: b.duration})
-	if err != nil {
-		return nil, err
-	}
-	defer client.Kill()
-	held, err := s.usage()
-	if err != nil {
-		return nil, err
-	}
-	window := time.Now()
-	<-time.After(b.duration) // the CPU of doing nothing needs time to show
-	later, err := s.usage()
-	if err != nil {
-		return nil, err
-	}
-	cpu := float64(later.cpu-held.cpu) / float64(time.Since(window)) * 100
-	r, err := s.load(f, traffic.Spec{Kind: traffic.Exchange, Conns: 1, Duration: b.duration / 2})
-	if err != nil {
-		return nil, fmt.Errorf("beside %d idle connections: %w", b.idle, err)
-	}
-	end.Close()
-	if client.Wait() != nil { // after one more exchange on each connection
-		return nil, errors.New(strings.TrimSpace(client.Output()))
-	}
-	var after usage
-	err = until("its descriptors are closed", func() (bool, error) {
-		after, err = s.usage()
-		return after.files <= before.files+8, err // a few may be pooled
-	})
-	if err != nil {
-		return nil, err
-	}
-	<-time.After(b.settle) // a garbage collector may give memory back by and by
-	if after, err = s.usage(); err != nil {
-		return nil, err
-	}
-	const mb = 1e6
-	return values{
-		"idle": held.memory / mb, "idle-kb": (held.memory - before.memory) / 1e3 / float64(b.idle),
-		"idle-after": (after.memory - before.memory) / mb, "idle-cpu": cpu, "idle-rr1-p50": r.Latency.P50,
-	}, nil
-}
-
-// hold starts a client that holds connections until its standard input is closed.
-func (s *site) hold(f family, spec traffic.Spec) (client *lab.Proc, end io.Closer, err error) {
-	cmd := s.client(context.Background(), f, spec)
-	if end, err = cmd.StdinPipe(); err != nil {
-		return nil, nil, err
-	}
-	s.next += uint64(spec.Conns) // its ports are not for the clients beside it
-	client = s.net.Client.StartCmd(cmd)
-	return client, end, until("the connections are there", func() (bool, error) {
-		select {
-		case <-client.Done():
-			return false, errors.New(strings.TrimSpace(client.Output()))
-		default:
-			return strings.Contains(client.Output(), holding), nil
-		}
-	})
 }
 
 // start starts a client beside which another will run.

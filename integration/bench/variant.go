@@ -24,6 +24,8 @@ type variant struct {
 	name string
 	role role
 
+	full string // of a reduced variant, the one with all rules
+
 	exactPort bool // the application sees the client's port, too
 	onlyIPv4  bool
 
@@ -39,26 +41,39 @@ const (
 	ours                 // a sidecar under test
 	peer                 // another proxy as its users set it up
 	borrower             // another proxy on our rules
+	reduced              // a sidecar under test on a part of our rules
 )
+
+// directName is the variant of role limit.
+const directName = "direct"
 
 // start is a program to run in the pod.
 type start struct {
-	user  lab.User
-	args  []string
-	files []*os.File // its descriptors from 3 on
-	env   []string
+	user    lab.User
+	args    []string
+	files   []*os.File // its descriptors from 3 on
+	env     []string
+	workers int // processes that it starts, where files are given
 }
 
-// variants are all, for each of the sidecars under test in both modes.
-func variants(proxies []sidecar) []variant {
-	all := []variant{{name: "direct", role: limit, exactPort: true}}
+// variants are all, for each of the sidecars under test in both modes: beside
+// the peers, or beside itself with a part of the rules taken out.
+func variants(proxies []sidecar, rules bool) []variant {
+	all := []variant{{name: directName, role: limit, exactPort: true}}
 	for _, p := range proxies {
 		for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
-			all = append(all, variant{
+			full := variant{
 				name: p.label(mode), role: ours, exactPort: mode == contract.ModeNAT,
 				rules: ourRules(mode), proxy: ourProxy(p.path, mode),
-			})
+			}
+			all = append(all, full)
+			if rules {
+				all = append(all, reducedVariants(full, mode)...)
+			}
 		}
+	}
+	if rules {
+		return all
 	}
 	for _, threads := range []int{1, 2} {
 		all = append(
@@ -137,7 +152,10 @@ func haproxy(threads int, transparent bool) func(*site) *start {
 func nginx(workers int) func(*site) *start {
 	return func(s *site) *start {
 		conf := s.render("nginx.conf", nginxConfig, map[string]any{"Threads": workers, "Dir": s.dir})
-		st := &start{user: peerUser, args: []string{"nginx", "-e", "stderr", "-p", s.dir, "-c", conf}, env: []string{"NGINX=3;4;"}}
+		st := &start{
+			user: peerUser, args: []string{"nginx", "-e", "stderr", "-p", s.dir, "-c", conf},
+			env: []string{"NGINX=3;4;"}, workers: workers,
+		}
 		for _, bind := range []unix.Sockaddr{
 			&unix.SockaddrInet4{Port: contract.ProxyPort}, &unix.SockaddrInet6{Port: contract.ProxyPort},
 		} {
