@@ -42,6 +42,8 @@ var reductions = []reduction{
 		flush chain inet tproxy_cni loopback
 		flush chain inet tproxy_cni spoofed
 		add rule inet tproxy_cni loopback meta mark & 0x1000 == 0x1000 tcp flags & (syn | ack) != syn accept
+		add rule inet tproxy_cni loopback ip daddr != @own4 ip daddr != @later4 ip daddr != 127.0.0.0/8 fib daddr . oif type local drop
+		add rule inet tproxy_cni loopback ip6 daddr != @own6 ip6 daddr != ff00::/8 fib daddr type != local drop
 		add rule inet tproxy_cni loopback ip saddr != @own4 ip saddr != @later4 ip saddr != 127.0.0.0/8 fib saddr . oif type local goto spoofed
 		add rule inet tproxy_cni loopback ip6 saddr != @own6 fib saddr type != local goto spoofed
 		add rule inet tproxy_cni spoofed tcp flags & (syn | ack) == syn meta skuid 7089 meta mark set meta mark | 0x1000 accept

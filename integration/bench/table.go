@@ -15,6 +15,9 @@ type table struct {
 }
 
 func (t table) text(w io.Writer) {
+	if len(t.rows) == 0 {
+		return
+	}
 	fmt.Fprintf(w, "\n%s\n\n", t.title)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, row := range append([][]string{t.head}, t.rows...) {
@@ -24,6 +27,9 @@ func (t table) text(w io.Writer) {
 }
 
 func (t table) markdown(w io.Writer) {
+	if len(t.rows) == 0 {
+		return
+	}
 	line := func(cells []string) { fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | ")) }
 	fmt.Fprintf(w, "\n%s\n\n", t.title)
 	line(t.head)
