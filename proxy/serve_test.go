@@ -286,21 +286,26 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, name := range []string{"connected", "accepted"} {
+	type option struct{ level, option, want int }
+	keepAlive := []option{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepIdle},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
+	}
+	noDelay := option{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}
+	for i, want := range [][]option{
+		{noDelay, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0}}, // to the application: it stays in the pod
+		append(keepAlive, noDelay),
+	} {
 		raw, err := patient(t, conns[i]).SyscallConn()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, o := range []struct{ level, option, want int }{
-			{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepIdle},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
-		} {
+		for _, o := range want {
 			_ = raw.Control(func(fd uintptr) {
 				if got, err := unix.GetsockoptInt(int(fd), o.level, o.option); err != nil || got != o.want {
-					t.Errorf("%s socket: option %d of level %d is %d (%v), want %d", name, o.option, o.level, got, err, o.want)
+					t.Errorf("socket %d: option %d of level %d is %d (%v), want %d", i, o.option, o.level, got, err, o.want)
 				}
 			})
 		}
