@@ -54,9 +54,9 @@ const processor = "qemu64,+rdrand,+aes,+ssse3,+sse4.1,+sse4.2,+popcnt"
 var kernelArgs = []string{
 	"console=ttyS0", "loglevel=4", "panic=-1", // an end, and not a machine that hangs
 
-	// What follows makes an emulated machine faster, the first most of all: a
-	// program at another address has to be translated anew. The others are
-	// defences, which this machine has nobody to need against, and clocks.
+	// What follows is meant to spare an emulated processor work: code at other
+	// addresses, which it has to translate anew, defences that this machine has
+	// nobody to need against, and clocks. No one of them was measured alone.
 	"norandmaps", "mitigations=off", "init_on_alloc=0", "hardened_usercopy=off", "randomize_kstack_offset=off",
 	"lsm=capability", "audit=0", "clearcpuid=rep_good", "transparent_hugepage=never",
 	"tsc=reliable", "rcupdate.rcu_expedited=1",
