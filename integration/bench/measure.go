@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -136,8 +138,7 @@ func connects(b *bench, s *site, f family) (values, error) {
 }
 
 // startUp is the time from exec to ready: the proxy listens or, where the
-// listener was handed over, has its workers. The time includes that of setpriv,
-// which changes to the proxy's user.
+// listener was handed over, has its workers.
 func startUp(_ *bench, s *site, _ family) (values, error) {
 	if s.proxy == nil {
 		return nil, nil
@@ -167,9 +168,16 @@ func (s *site) restart() (took time.Duration, err error) {
 	if next.files != nil {
 		ready = func() (bool, error) { return len(children(s.process.Pid())) == next.workers, nil }
 	}
-	began := time.Now()
 	s.process = next.run(s)
-	err = until("the proxy is ready", ready)
+	exe := fmt.Sprintf("/proc/%d/exe", s.process.Pid())
+	err = until("setpriv has become the proxy", func() (bool, error) {
+		path, err := os.Readlink(exe)
+		return filepath.Base(path) != "setpriv", err
+	})
+	began := time.Now()
+	if err == nil {
+		err = until("the proxy is ready", ready)
+	}
 	return time.Since(began), err
 }
 
