@@ -2,8 +2,8 @@
 stty -F /dev/ttyS1 raw
 exec < /dev/null > /dev/ttyS1 2>&1
 . /run/kernels/environment
+ip link set lo up
 ulimit -n 20000 # as on the machines that the tests were written on; a kernel's first process has 4096
-
 
 # What the tests start most often is copied into memory, with its libraries: touching is copying here.
 for program in ip nft setpriv curl cat nc nginx ss ping; do
