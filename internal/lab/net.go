@@ -1,6 +1,14 @@
 package lab
 
-import "strings"
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
 
 // Addresses of the topology that the package comment draws.
 const (
@@ -45,30 +53,65 @@ func (n *Net) Wire() {
 // Veth joins two namespaces by a cable with the named ends and sets both up.
 func Veth(a *NS, aName string, b *NS, bName string) {
 	a.t.Helper()
-	a.Run("ip", "link", "add", aName, "type", "veth", "peer", "name", bName, "netns", b.name)
-	a.Run("ip", "link", "set", aName, "up")
-	b.Run("ip", "link", "set", bName, "up")
+	a.links("add veth "+aName, func() error {
+		peer, err := netns.GetFromName(b.name)
+		if err != nil {
+			return err
+		}
+		defer peer.Close()
+		veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: bName, PeerNamespace: netlink.NsFd(peer)}
+		veth.Name = aName
+		return errors.Join(netlink.LinkAdd(veth), setUp(aName))
+	})
+	b.links("set "+bName+" up", func() error { return setUp(bName) })
 }
 
 // Addr adds addresses with their prefix length to a link. IPv6 ones are usable
 // at once: nothing else is on the cable that duplicate detection could find.
 func (ns *NS) Addr(link string, addrs ...string) {
 	ns.t.Helper()
-	for _, a := range addrs {
-		args := []string{"ip", "addr", "add", a, "dev", link}
-		if strings.Contains(a, ":") {
-			args = append(args, "nodad")
+	ns.links(fmt.Sprintf("add %v to %s", addrs, link), func() error {
+		l, err := netlink.LinkByName(link)
+		for _, text := range addrs {
+			a, perr := netlink.ParseAddr(text)
+			if err = errors.Join(err, perr); err != nil {
+				break
+			}
+			if a.IP.To4() == nil {
+				a.Flags |= unix.IFA_F_NODAD
+			}
+			err = netlink.AddrAdd(l, a)
 		}
-		ns.Run(args...)
-	}
+		return err
+	})
 }
 
 // Route adds a route through a gateway; "default" is of the gateway's family.
 func (ns *NS) Route(to, via string) {
 	ns.t.Helper()
-	family := "-4"
-	if strings.Contains(via, ":") {
-		family = "-6"
+	ns.links("add route to "+to, func() (err error) {
+		r := &netlink.Route{Gw: net.ParseIP(via)}
+		if to != "default" {
+			r.Dst, err = netlink.ParseIPNet(to)
+		}
+		return errors.Join(err, netlink.RouteAdd(r))
+	})
+}
+
+// setUp sets a link of the thread's namespace up.
+func setUp(link string) error {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return err
 	}
-	ns.Run("ip", family, "route", "add", to, "via", via)
+	return netlink.LinkSetUp(l)
+}
+
+// links changes the namespace's links, without starting a program for it:
+// hundreds of tests each make a dozen such changes.
+func (ns *NS) links(what string, change func() error) {
+	ns.t.Helper()
+	if err := ns.Do(change); err != nil {
+		ns.t.Fatalf("%s in %s: %v", what, ns.name, err)
+	}
 }

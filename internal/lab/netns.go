@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,8 +38,14 @@ func New(t TB, name string) *NS {
 	t.Helper()
 	Need(t, "ip", "setpriv")
 	ns := &NS{t: t, name: fmt.Sprintf("lab%d-%d-%s", os.Getpid(), serial.Add(1), name)}
-	if out, err := command(context.Background(), "ip", "netns", "add", ns.name).CombinedOutput(); err != nil {
-		t.Fatalf("ip netns add %s: %v\n%s", ns.name, err, out)
+	if err := onThread(func() error {
+		fd, err := netns.NewNamed(ns.name)
+		if err == nil {
+			err = fd.Close()
+		}
+		return err
+	}); err != nil {
+		t.Fatalf("make namespace %s: %v", ns.name, err)
 	}
 	t.Cleanup(ns.Remove)
 	// Nobody else is on the lab's cables: an IPv6 address, the link-local one
@@ -56,7 +63,7 @@ func (ns *NS) Path() string { return filepath.Join(netnsDir, ns.name) }
 // Up sets lo up and returns ns.
 func (ns *NS) Up() *NS {
 	ns.t.Helper()
-	ns.Run("ip", "link", "set", "lo", "up")
+	ns.links("set lo up", func() error { return setUp("lo") })
 	return ns
 }
 
@@ -77,21 +84,24 @@ func (ns *NS) Remove() {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	if out, err := command(context.Background(), "ip", "netns", "del", ns.name).CombinedOutput(); err != nil {
-		ns.t.Logf("ip netns del %s: %v\n%s", ns.name, err, out)
+	if err := netns.DeleteNamed(ns.name); err != nil {
+		ns.t.Logf("remove namespace %s: %v", ns.name, err)
 	}
 }
 
 // Pids lists the processes whose namespace this is, except our own: one of our
 // threads may be the leader of the process and yet inside.
-func (ns *NS) Pids() []int {
-	out, err := command(context.Background(), "ip", "netns", "pids", ns.name).Output()
-	if err != nil {
+func (ns *NS) Pids() (pids []int) {
+	var here, there unix.Stat_t
+	if unix.Stat(ns.Path(), &here) != nil {
 		return nil
 	}
-	var pids []int
-	for _, f := range strings.Fields(string(out)) {
-		if pid, err := strconv.Atoi(f); err == nil && pid != os.Getpid() {
+	files, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, file := range files {
+		if unix.Stat(file, &there) != nil || there.Ino != here.Ino || there.Dev != here.Dev {
+			continue
+		}
+		if pid, err := strconv.Atoi(strings.Split(file, "/")[2]); err == nil && pid != os.Getpid() {
 			pids = append(pids, pid)
 		}
 	}
@@ -103,17 +113,21 @@ func (ns *NS) Pids() []int {
 // are outside of it.
 func (ns *NS) Do(f func() error) error {
 	askIP()
+	return onThread(func() error {
+		if err := ns.enter(); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// onThread runs f on a thread of its own, which ends with f: one that was in
+// another namespace is not given back to the scheduler.
+func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
-		// Never unlocked: a thread that was in another namespace is not
-		// given back to the scheduler but dies with this goroutine.
-		runtime.LockOSThread()
-		done <- func() error {
-			if err := ns.enter(); err != nil {
-				return err
-			}
-			return f()
-		}()
+		runtime.LockOSThread() // for good
+		done <- f()
 	}()
 	return <-done
 }
@@ -123,19 +137,19 @@ func (ns *NS) Do(f func() error) error {
 // whose lo is down it would find IPv4 alone, and "[::]" would mean 0.0.0.0 from
 // then on.
 var askIP = sync.OnceFunc(func() {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // as in Do
-		if unix.Unshare(unix.CLONE_NEWNET) != nil {
-			return
+	_ = onThread(func() error {
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			err = setUp("lo")
 		}
-		_ = command(context.Background(), "ip", "link", "set", "lo", "up").Run()
-		if l, err := net.Listen("tcp", ":0"); err == nil {
-			l.Close()
+		if err == nil {
+			var l net.Listener
+			if l, err = net.Listen("tcp", ":0"); err == nil {
+				l.Close()
+			}
 		}
-	}()
-	<-done
+		return err
+	})
 })
 
 func (ns *NS) enter() error {
