@@ -230,7 +230,7 @@ func (l *loop) arrivals() []arrival {
 
 // wake makes the loop look at the proxy's state and at its inbox.
 func (l *loop) wake() {
-	_, _ = write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // a counter in the machine's order: any but 0 does
+	_, _ = unix.Write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // a counter in the machine's order: any but 0 does
 }
 
 // watch makes epoll tell of a side's ends, of bytes to read and of what more

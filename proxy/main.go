@@ -75,9 +75,9 @@ func serve(ctx, kill context.Context, log *slog.Logger, c config, drop func() er
 	if loops == 0 {
 		loops = loopsFor(runtime.GOMAXPROCS(0))
 	}
-	// A thread for each loop and none beside them: what else there is to do is
-	// little, and the scheduler does not disturb a loop to look for more.
-	runtime.GOMAXPROCS(loops)
+	// One more than the loops: it has what else there is to do, and while it has
+	// nothing the scheduler does not take a loop's processor away for each wait.
+	runtime.GOMAXPROCS(loops + 1)
 	p, err := newProxy(log, c.mode, fd, files, loops)
 	if err != nil {
 		return err
