@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	var o options
 	f := flag.NewFlagSet("kernels", flag.ContinueOnError)
 	f.StringVar(&o.only, "run", "", "run only the tests that match, as go test's -run")
-	f.DurationVar(&o.limit, "limit", 15*time.Minute, "end a kernel's run after this `time`")
+	f.DurationVar(&o.limit, "limit", 30*time.Minute, "end a kernel's run after this `time`")
 	f.StringVar(&o.logs, "logs", "dist/kernels", "`folder` for what the guests write")
 	if err := f.Parse(args); err != nil {
 		return err

@@ -94,7 +94,7 @@ func compile(ctx context.Context, source, dir, only string) error {
 // testCommand runs a test binary: three tests at once, as much of a test is
 // waiting. One that hangs ends the binary, with a trace of where.
 func testCommand(pkg, test, only string) string {
-	c := "/run/kernels/" + test + " -test.v=test2json -test.timeout=10m -test.parallel=3"
+	c := "/run/kernels/" + test + " -test.v=test2json -test.timeout=20m -test.parallel=3"
 	var skip []string
 	for _, l := range leftOut {
 		if l.pkg == pkg {
