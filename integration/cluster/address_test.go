@@ -72,7 +72,7 @@ func TestClientAddress(t *testing.T) {
 		}
 	}
 	for _, node := range []string{"node1", "node2"} {
-		await(t, 30*time.Second, "kube-proxy", func() error { // it learns of services and pods a moment later
+		await(t, time.Minute, "kube-proxy", func() error { // it learns of services and pods a moment later
 			for target, g := range dial(ns, node, targets) {
 				if routes[target].kind == "service" && g.err != "" {
 					return errors.New(g.err)
@@ -92,7 +92,7 @@ func TestClientAddress(t *testing.T) {
 					t.Fatal(g.err)
 				}
 				inLog := func(container, want string) {
-					await(t, 10*time.Second, container+"'s log", func() error {
+					await(t, time.Minute, container+"'s log", func() error {
 						if log := ns.log(r.server, container); !strings.Contains(log, want) {
 							return fmt.Errorf("no %q in\n%s", want, log)
 						}

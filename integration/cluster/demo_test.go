@@ -26,7 +26,7 @@ func TestDemos(t *testing.T) {
 	}
 	for _, kind := range kinds {
 		demo := &namespace{t, "demo-" + kind}
-		demo.kubectl("rollout", "status", "deployment/echo", "--timeout=90s")
+		demo.kubectl("rollout", "status", "deployment/echo", "--timeout=240s")
 		pod := demo.kubectl("get", "pods", "-l", "app=echo", "-o", "jsonpath=pod/{.items[0].metadata.name}")
 		for _, ip := range demo.addrs(pod) {
 			out := onNodeRun(t, 2, binDir+"/box", "dial", net.JoinHostPort(ip.String(), "3000"))

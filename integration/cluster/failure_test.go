@@ -28,7 +28,7 @@ func TestBadAnnotation(t *testing.T) {
 	}
 	ns.apply(objects...)
 	for name, message := range want {
-		await(t, time.Minute, "the plugin's message", func() error {
+		await(t, 3*time.Minute, "the plugin's message", func() error {
 			out := ns.kubectl("describe", "pod", name)
 			if !strings.Contains(out, "FailedCreatePodSandBox") || !strings.Contains(out, message) {
 				return fmt.Errorf("no %q in\n%s", message, out)

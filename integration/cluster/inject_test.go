@@ -58,7 +58,7 @@ func TestAdmissionPolicy(t *testing.T) {
 	})
 	ns := newNamespace(t)
 	// A policy is in force a moment after it is there.
-	await(t, 30*time.Second, "policy in force", func() error {
+	await(t, time.Minute, "policy in force", func() error {
 		out, err := ns.input("apiVersion: v1\nkind: Pod\nmetadata: {name: try, labels: {tproxy-cni.io/inject: nat}}\n"+
 			"spec: {containers: [{name: app, image: test/box:1}]}", "create", "-f", "-", "--dry-run=server", "-o", "yaml")
 		if err == nil && !strings.Contains(out, "tproxy-proxy") {
@@ -77,7 +77,7 @@ func TestAdmissionPolicy(t *testing.T) {
 // intercepted asks that a Deployment's pod is reached through the sidecar.
 func (ns *namespace) intercepted(deployment string) {
 	ns.t.Helper()
-	ns.kubectl("rollout", "status", "deployment/"+deployment, "--timeout=120s")
+	ns.kubectl("rollout", "status", "deployment/"+deployment, "--timeout=240s")
 	name := strings.TrimSpace(ns.kubectl("get", "pods", "-l", "app="+deployment, "--field-selector=status.phase=Running", "-o", "jsonpath={.items[0].metadata.name}"))
 	reaches(ns.t, ns, "node2", name)
 }

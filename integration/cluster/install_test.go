@@ -18,7 +18,7 @@ func manifests(folder, distro string) string {
 // installed waits until every node's installer says that the plugin is in the
 // chain.
 func installed() error {
-	return kubectl("-n", "tproxy-cni", "rollout", "status", "daemonset/tproxy-install", "--timeout=180s")
+	return kubectl("-n", "tproxy-cni", "rollout", "status", "daemonset/tproxy-install", "--timeout=240s")
 }
 
 // list is the network's list on a node, as it is now.
@@ -77,7 +77,7 @@ func TestListRewritten(t *testing.T) {
 	changed := func() string { return onNodeRun(t, 1, "stat", "-c", "%i %z", filepath.Join(d.confDir, d.list)) }
 	before := changed()
 	onNodeRun(t, 1, "pkill", "-x", "base-cni")
-	await(t, 30*time.Second, "rewritten and repaired", func() error {
+	await(t, time.Minute, "rewritten and repaired", func() error {
 		if changed() == before {
 			return errors.New("nobody has written the list")
 		}
@@ -109,7 +109,7 @@ func TestUpdateUnderPods(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range append([]string{"plain"}, modes...) {
-		ns.kubectl("rollout", "status", "deployment/"+name, "--timeout=180s")
+		ns.kubectl("rollout", "status", "deployment/"+name, "--timeout=240s")
 	}
 	for _, mode := range modes {
 		reaches(t, ns, "node2", strings.Fields(ns.kubectl("get", "pods", "-l", "app="+mode, "-o", "jsonpath={.items[*].metadata.name}"))...)

@@ -33,7 +33,7 @@ func TestProbes(t *testing.T) {
 	ns.apply(objects...)
 	for _, mode := range modes {
 		ns.ready("http-"+mode, "grpc-"+mode)
-		await(t, time.Minute, "failing probe of "+mode, func() error {
+		await(t, 3*time.Minute, "failing probe of "+mode, func() error {
 			out := ns.kubectl("describe", "pod", "bad-"+mode)
 			if !regexp.MustCompile(`Readiness probe failed: .*:9: connect: connection refused`).MatchString(out) {
 				return fmt.Errorf("no refusal in\n%s", out)
@@ -83,7 +83,7 @@ func TestSidecarKilled(t *testing.T) {
 				}
 			}
 			onNodeRun(t, 1, "pkill", "-CONT", "-x", "kubelet")
-			await(t, time.Minute, "restart of the sidecar", func() error {
+			await(t, 3*time.Minute, "restart of the sidecar", func() error {
 				if n := ns.restarts(mode); n == restarts {
 					return fmt.Errorf("restarted %d times", n)
 				}
@@ -115,7 +115,7 @@ func TestJob(t *testing.T) {
 		ns.apply("apiVersion: batch/v1\nkind: Job\nmetadata: {name: " + mode + "}\nspec:\n  backoffLimit: 0\n  template:\n" + indent(p.template(t), "    "))
 	}
 	for _, mode := range modes {
-		ns.kubectl("wait", "--for=condition=Complete", "--timeout=60s", "job/"+mode)
+		ns.kubectl("wait", "--for=condition=Complete", "--timeout=240s", "job/"+mode)
 	}
 }
 
@@ -128,13 +128,13 @@ func TestKubeletRestarted(t *testing.T) {
 	ns.ready("nat", "tproxy")
 	before := onNodeRun(t, 1, "pgrep", "-x", "kubelet")
 	onNodeRun(t, 1, "pkill", "-x", "kubelet")
-	await(t, time.Minute, "kubelet back", func() error {
+	await(t, 3*time.Minute, "kubelet back", func() error {
 		if now := onNodeRun(t, 1, "sh", "-c", "pgrep -x kubelet || true"); now == "" || now == before {
 			return fmt.Errorf("kubelets: %q", now)
 		}
 		return nil
 	})
-	if err := kubectl("wait", "--for=condition=Ready", "--timeout=60s", "node/node1"); err != nil {
+	if err := kubectl("wait", "--for=condition=Ready", "--timeout=240s", "node/node1"); err != nil {
 		t.Fatal(err)
 	}
 	for _, mode := range modes {
@@ -176,7 +176,7 @@ func TestReboot(t *testing.T) {
 	if err := startNode(2); err != nil {
 		t.Fatal(err)
 	}
-	await(t, 2*time.Minute, "pods made anew", func() error {
+	await(t, 4*time.Minute, "pods made anew", func() error {
 		if err := kubectl("wait", "--for=condition=Ready", "--timeout=1s", "node/node2"); err != nil {
 			return err
 		}

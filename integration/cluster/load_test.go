@@ -27,12 +27,12 @@ func TestRollingUpdate(t *testing.T) {
 			ns.apply(service("web", "web", ""), "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n"+
 				"  replicas: 2\n  selector: {matchLabels: {app: web}}\n  template:\n"+
 				indent(p.template(t), "    "))
-			ns.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+			ns.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
 			load := []string{"load", "-rate", "200"}
 			for _, ip := range ns.addrs("service/web") {
 				load = append(load, net.JoinHostPort(ip.String(), "8080"))
 			}
-			await(t, 30*time.Second, "kube-proxy", func() error { // it learns of the service a moment later
+			await(t, time.Minute, "kube-proxy", func() error { // it learns of the service a moment later
 				for _, g := range dial(ns, "node2", load[3:]) {
 					if g.err != "" {
 						return errors.New(g.err)
@@ -44,7 +44,7 @@ func TestRollingUpdate(t *testing.T) {
 			ns.ready("client")
 			logs := ns.keepLogs()
 			ns.kubectl("rollout", "restart", "deployment/web")
-			ns.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+			ns.kubectl("rollout", "status", "deployment/web", "--timeout=240s")
 			out := ns.finish("client", "/box load")
 			var good, servers, failed int
 			report := out[max(0, strings.LastIndex(out, "good ")):]
@@ -116,10 +116,10 @@ func TestDrain(t *testing.T) {
 		return nil
 	}
 	ns.ready("client")
-	await(t, 30*time.Second, "connections", func() error { return rounds(1) })
+	await(t, time.Minute, "connections", func() error { return rounds(1) })
 
 	ns.kubectl("delete", "pod", "nat", "tproxy", "--grace-period=120", "--wait=false")
-	await(t, 30*time.Second, "refusals", func() error {
+	await(t, time.Minute, "refusals", func() error {
 		for _, g := range dial(ns, "node2", targets) {
 			if !strings.Contains(g.err, "refused") {
 				return fmt.Errorf("%+v", g)
@@ -128,7 +128,7 @@ func TestDrain(t *testing.T) {
 		return nil
 	})
 	before := strings.Count(ns.log("client", "app"), "round ")
-	await(t, 30*time.Second, "further rounds", func() error { return rounds(before + 30) })
+	await(t, time.Minute, "further rounds", func() error { return rounds(before + 30) })
 	if out := ns.finish("client", "/box hold"); !strings.HasSuffix(out, "\nall ended\n") {
 		t.Errorf("the connections did not end well:\n%s", out)
 	}

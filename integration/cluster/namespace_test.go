@@ -36,7 +36,7 @@ func newNamespace(t *testing.T, labels ...string) *namespace {
 		_ = api("DELETE", "/api/v1/namespaces/"+ns.name, "", nil)
 		_ = api("DELETE", "/api/v1/namespaces/"+ns.name+"/pods?gracePeriodSeconds=1", "", nil)
 	})
-	await(t, 30*time.Second, "service account", func() error {
+	await(t, time.Minute, "service account", func() error {
 		return api("GET", "/api/v1/namespaces/"+ns.name+"/serviceaccounts/default", "", nil)
 	})
 	return ns
@@ -46,7 +46,7 @@ func newNamespace(t *testing.T, labels ...string) *namespace {
 // run again.
 func (ns *namespace) awaitGone() {
 	ns.t.Helper()
-	await(ns.t, time.Minute, "namespace gone", func() error {
+	await(ns.t, 3*time.Minute, "namespace gone", func() error {
 		err := api("GET", "/api/v1/namespaces/"+ns.name, "", nil)
 		switch {
 		case errors.Is(err, errNotFound):
@@ -108,7 +108,7 @@ func (ns *namespace) apply(objects ...string) {
 // ready waits until pods are.
 func (ns *namespace) ready(pods ...string) {
 	ns.t.Helper()
-	await(ns.t, 2*time.Minute, "pods ready", func() error {
+	await(ns.t, 4*time.Minute, "pods ready", func() error {
 		var list struct {
 			Items []struct {
 				Metadata struct{ Name string }

@@ -68,7 +68,7 @@ func TestPrograms(t *testing.T) {
 			if seen["postgres"] != client[i].String() {
 				t.Errorf("%s: to PostgreSQL the client is %q, want %s", mode, seen["postgres"], client[i])
 			}
-			await(t, 5*time.Second, "access log", func() error {
+			await(t, time.Minute, "access log", func() error {
 				want := client[i].String() + " asked for /of-" + mode
 				if log := ns.log(mode, "nginx"); !strings.Contains(log, want) {
 					return fmt.Errorf("no %q in\n%s", want, log)

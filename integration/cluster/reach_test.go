@@ -30,7 +30,7 @@ func reaches(t *testing.T, ns *namespace, client string, servers ...string) {
 		if g.seen.Addr() != g.client.Addr() {
 			t.Errorf("%s to %s: the application saw %s, the client is %s", client, server, g.seen, g.client)
 		}
-		await(t, 10*time.Second, "relayed", func() error { // a connection is logged when it has ended
+		await(t, time.Minute, "relayed", func() error { // a connection is logged when it has ended
 			if log, want := ns.relayed(server), from(g.client.Addr())+fmt.Sprint(g.client.Port())+" "; !strings.Contains(log, want) {
 				return fmt.Errorf("the sidecar of %s was passed by: no %q in its log\n%s", server, want, log)
 			}
@@ -77,7 +77,7 @@ func (ns *namespace) finish(pod, command string) string {
 	ns.t.Helper()
 	node, pid := ns.process(pod, command)
 	onNodeRun(ns.t, node, "kill", "-TERM", pid)
-	if _, err := ns.try("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s", "pod/"+pod); err != nil {
+	if _, err := ns.try("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=240s", "pod/"+pod); err != nil {
 		ns.t.Errorf("%v\n%s", err, ns.log(pod, "app"))
 	}
 	return ns.log(pod, "app")

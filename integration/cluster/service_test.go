@@ -35,7 +35,7 @@ func TestNodePort(t *testing.T) {
 			seen := map[string]greeting{}
 			for _, name := range servers {
 				target := net.JoinHostPort(node, fmt.Sprint(ns.nodePort(name+"-"+strings.ToLower(policy))))
-				await(t, 30*time.Second, "kube-proxy", func() error { // it learns of services and pods a moment later
+				await(t, time.Minute, "kube-proxy", func() error { // it learns of services and pods a moment later
 					if seen[name] = dial(ns, "outside", []string{target})[target]; seen[name].err != "" {
 						return errors.New(seen[name].err)
 					}

@@ -35,7 +35,7 @@ func TestUninstall(t *testing.T) {
 		reaches(t, ns, "node2", mode)
 	}
 	// The sidecar says why, and the application is not started before it.
-	await(t, time.Minute, "the sidecar's complaint", func() error {
+	await(t, 3*time.Minute, "the sidecar's complaint", func() error {
 		if log := ns.log("late", "tproxy-proxy"); !strings.Contains(log, "not ready: connections to this pod are not intercepted") {
 			return fmt.Errorf("log: %s", log)
 		}
@@ -59,7 +59,7 @@ func uninstall(t *testing.T) {
 		}
 	})
 	out := manifests("uninstall", d.name)
-	err = errors.Join(kubectl("apply", "-k", out), installed(), kubectl("delete", "-k", out, "--timeout=60s"))
+	err = errors.Join(kubectl("apply", "-k", out), installed(), kubectl("delete", "-k", out, "--timeout=240s"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,14 +91,14 @@ func TestSameSecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	early(1)
-	await(t, 2*time.Minute, "in the chain", func() error { return chained(list(t, 1)) })
+	await(t, 4*time.Minute, "in the chain", func() error { return chained(list(t, 1)) })
 	early(2)
 	if err := installed(); err != nil {
 		t.Fatal(err)
 	}
 	late := 0
 	for _, name := range names {
-		await(t, time.Minute, name, func() error {
+		await(t, 3*time.Minute, name, func() error {
 			out := ns.kubectl("get", "pod", name, "-o", `jsonpath={.status.initContainerStatuses[0].ready} {.status.containerStatuses[0].started} {.status.conditions[?(@.type=="Ready")].status}`)
 			log := ns.log(name, "tproxy-proxy")
 			switch {

@@ -70,22 +70,22 @@ func up(distro string) error {
 		}
 	}
 	say("nodes started")
-	err := eventually(time.Minute, "load images", func() error { return load(ownImages, nil) })
+	err := eventually(3*time.Minute, "load images", func() error { return load(ownImages, nil) })
 	if err != nil {
 		return err
 	}
 	say("images loaded")
-	if err := eventually(time.Minute, "API server", func() error { return kubectl("get", "--raw", "/readyz") }); err != nil {
+	if err := eventually(3*time.Minute, "API server", func() error { return kubectl("get", "--raw", "/readyz") }); err != nil {
 		return err
 	}
 	say("API server ready")
 	for n := 1; n <= nodes; n++ {
 		node := fmt.Sprintf("node/node%d", n)
-		if err := eventually(time.Minute, node, func() error { return kubectl("wait", "--for=condition=Ready", "--timeout=30s", node) }); err != nil {
+		if err := eventually(3*time.Minute, node, func() error { return kubectl("wait", "--for=condition=Ready", "--timeout=30s", node) }); err != nil {
 			return err
 		}
 	}
-	err = eventually(time.Minute, "service account", func() error { return kubectl("get", "serviceaccount", "default") })
+	err = eventually(3*time.Minute, "service account", func() error { return kubectl("get", "serviceaccount", "default") })
 	say("nodes ready")
 	return err
 }
@@ -124,7 +124,7 @@ func startLAN() error {
 	if err != nil {
 		return err
 	}
-	return eventually(10*time.Second, "network beside the nodes", func() error {
+	return eventually(time.Minute, "network beside the nodes", func() error {
 		return shell(fmt.Sprintf("%s/cluster nx 0 ip link show br0", binDir))
 	})
 }
