@@ -34,7 +34,7 @@ func boot(ctx context.Context, o options, k kernel, version, tests, work string)
 		"-serial", "file:" + console, "-serial", "file:" + said,
 		"-kernel", k.image(), "-initrd", initrdFile, "-append", strings.Join(kernelArgs, " "),
 	}
-	for tag, path := range map[string]string{"host": "/", "modules": k.modules(), "tests": tests} {
+	for tag, path := range map[string]string{"host": "/", "modules": k.modules(), "tests": tests, "source": o.source} {
 		args = append(args, "-virtfs", fmt.Sprintf("local,path=%s,mount_tag=%s,security_model=none,readonly=on,multidevs=remap", path, tag))
 	}
 	_, err = command(ctx, "", "qemu-system-x86_64", args...)

@@ -31,6 +31,7 @@ type options struct {
 	only     string        // for -test.run; all if empty
 	limit    time.Duration // for one kernel
 	logs     string        // folder of what the guests wrote
+	source   string        // folder of the project
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -51,12 +52,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	source, err := os.Getwd()
-	if err != nil {
+	if o.source, err = os.Getwd(); err != nil {
 		return err
 	}
 	tests := filepath.Join(work, "tests")
-	if err := compile(ctx, source, tests, o.only); err != nil {
+	if err := compile(ctx, o.source, tests, o.only); err != nil {
 		return err
 	}
 

@@ -82,7 +82,7 @@ func compile(ctx context.Context, source, dir, only string) error {
 		fmt.Fprintf(&lines, "%s\t%s\t%s\n", s.name, s.dir, s.command)
 	}
 	env := "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root CI=1\n" +
-		fmt.Sprintf("export LAB_PROGRAMS=/run/kernels/bin LAB_SLOW=%d\n", slow)
+		fmt.Sprintf("export LAB_PROGRAMS=/run/kernels/bin LAB_SLOW=%d\nsource='%s'\n", slow, source)
 	for name, text := range map[string]string{"plan": lines.String(), "environment": env, "tests.sh": testsScript} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err

@@ -3,6 +3,8 @@ stty -F /dev/ttyS1 raw
 exec < /dev/null > /dev/ttyS1 2>&1
 . /run/kernels/environment
 ip link set lo up
+# The project may be where the host's files are covered, in /tmp.
+[ -d "$source" ] || { mkdir -p "$source" && mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 source "$source"; }
 ulimit -n 20000 # as on the machines that the tests were written on; a kernel's first process has 4096
 
 # What the tests start most often is copied into memory, with its libraries: touching is copying here.
