@@ -73,12 +73,9 @@ func TestLogUnread(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer ours.Close()
-			cmd := exec.Command("/proc/self/exe")
 			args := p.user().Args(sidecarCommand(t, "--mode", p.mode)...)
-			if cmd.Path, err = lab.Look(args[0]); err != nil {
-				t.Fatal(err)
-			}
-			cmd.Args, cmd.Stderr = args, theirs
+			cmd := exec.Command(args[0], args[1:]...)
+			cmd.Stderr = theirs
 			p.sidecar = p.Pod.StartCmd(cmd).WaitListen(contract.ProxyPort, contract.AdminPort)
 			theirs.Close()
 			p.waitReady()
@@ -93,8 +90,8 @@ func TestLogUnread(t *testing.T) {
 				connections += journalSize
 			}
 			a := p.listen(t, 0).echo()
-			for range connections {
-				c := p.dial(t, ip4, a.port)
+			for i := range connections {
+				c := p.dial(t, []ipFamily{ip4, ip6}[i%2], a.port)
 				if _, err := c.Write([]byte("x")); err != nil {
 					t.Fatal(err)
 				}
