@@ -37,15 +37,3 @@ func (r *report) costs(family string) table {
 	}
 	return t
 }
-
-// paired is the median, with its spread, of the ratios of two values in the same
-// round: what changes from round to round for both does not count.
-func (r *report) paired(k, to key) (median, spread float64, ok bool) {
-	var all []float64
-	for round, x := range r.rounds[k] {
-		if y := r.rounds[to][round]; y != 0 {
-			all = append(all, x/y)
-		}
-	}
-	return middle(all)
-}

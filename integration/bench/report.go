@@ -64,6 +64,18 @@ func middle(all []float64) (median, spread float64, ok bool) {
 	return median, spread, true
 }
 
+// paired is the median, with its spread, of the ratios of two values in the same
+// round: what changes from round to round for both does not count.
+func (r *report) paired(k, to key) (median, spread float64, ok bool) {
+	var all []float64
+	for round, x := range r.rounds[k] {
+		if y := r.rounds[to][round]; y != 0 {
+			all = append(all, x/y)
+		}
+	}
+	return middle(all)
+}
+
 // of are the names of the variants with one of the roles.
 func (r *report) of(roles ...role) []string {
 	var names []string
@@ -77,15 +89,16 @@ func (r *report) of(roles ...role) []string {
 	return names
 }
 
-// best is the best of the variants in a metric.
-func (r *report) best(family string, m metric, variants []string) (name string, value float64, ok bool) {
+// best is the variant with the best median in a metric; "" if none has one.
+func (r *report) best(family string, m metric, variants []string) (name string) {
+	var value float64
 	for _, v := range variants {
-		x, _, has := r.median(key{family, v, m.id})
-		if has && (!ok || m.better(x, value)) {
-			name, value, ok = v, x, true
+		x, _, ok := r.median(key{family, v, m.id})
+		if ok && (name == "" || m.better(x, value)) {
+			name, value = v, x
 		}
 	}
-	return name, value, ok
+	return name
 }
 
 // write prints the tables and writes the other files of the run.

@@ -16,6 +16,8 @@ func testReport(t *testing.T) *report {
 		{name: directName, role: limit},
 		{name: "tproxy", role: ours},
 		{name: "tproxy-bare", role: reduced, full: "tproxy"},
+		{name: "haproxy-1", role: peer},
+		{name: "nginx-1", role: peer},
 	} {
 		b.sites = append(b.sites, &site{variant: v})
 	}
@@ -27,6 +29,8 @@ func testReport(t *testing.T) *report {
 	add(directName, "rr64", 60, 30)
 	add("tproxy", "rr64", 30, 15)
 	add("tproxy-bare", "rr64", 33, 18)
+	add("haproxy-1", "rr64", 25, 10)
+	add("nginx-1", "rr64", 15, 15)
 	add("tproxy", "conns", 5)
 	add("tproxy-bare", "conns", 6, 7)
 	add(directName, "growth-100-kernel", 8, 9)
@@ -65,8 +69,8 @@ func TestTables(t *testing.T) {
 		not   string
 	}{
 		"peers": {false, []string{
-			"| 64 conns, requests, k/s | 45.0 | 22.5 |",
-			"| 64 conns, requests | ≥1.2× ≥0.52× |  | 0.50× SHORT |",
+			"| 64 conns, requests, k/s | 45.0 | 22.5 | 17.5 | 15.0 |",
+			"| 64 conns, requests | ≥1.2× ≥0.52× | haproxy-1 | 1.35× ok | 0.50× SHORT |",
 			"| of it beyond direct, kB |  | 9.50 |",
 		}, "bare"},
 		"rules": {true, []string{

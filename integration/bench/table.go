@@ -79,31 +79,29 @@ func (r *report) cells(family string, m metric, variants []string, spreads bool)
 	return cells, any
 }
 
-// ratios sets the sidecars against others, in the metrics that have a goal.
+// ratios sets the sidecars against others, in the metrics that have a goal: each is
+// the median of the rounds' own ratios.
 func (r *report) ratios(title, family string, peers []string) table {
 	sidecars, direct := r.of(ours), r.of(limit)
-	t := table{title: title, head: []string{"", "goals"}}
+	t := table{title: title, head: []string{"", "goals", "best peer"}}
 	for _, v := range sidecars {
 		t.head = append(t.head, v+" / peer", v+" / direct")
 	}
 	for _, m := range metrics {
-		_, toPeer, okPeer := r.best(family, m, peers)
-		_, toDirect, okDirect := r.best(family, m, direct)
-		if !(m.toPeer > 0 && okPeer || m.toDirect > 0 && okDirect || m.value > 0) {
+		toPeer, toDirect := r.best(family, m, peers), r.best(family, m, direct)
+		if !(m.toPeer > 0 && toPeer != "" || m.toDirect > 0 && toDirect != "" || m.value > 0) {
 			continue
 		}
-		row, any := []string{m.title, m.goals()}, false
+		row, any := []string{m.title, m.goals(), toPeer}, false
 		for _, v := range sidecars {
-			x, _, ok := r.median(key{family, v, m.id})
+			k := key{family, v, m.id}
+			x, _, ok := r.median(k)
 			any = any || ok
-			switch {
-			case !ok:
-				row = append(row, "", "")
-			case m.value > 0:
+			if ok && m.value > 0 {
 				row = append(row, number(x)+" "+m.mark(x, m.value), "")
-			default:
-				row = append(row, m.ratio(x, toPeer, m.toPeer, okPeer), m.ratio(x, toDirect, m.toDirect, okDirect))
+				continue
 			}
+			row = append(row, r.ratio(m, k, toPeer, m.toPeer), r.ratio(m, k, toDirect, m.toDirect))
 		}
 		if any {
 			t.rows = append(t.rows, row)
@@ -129,11 +127,12 @@ func (m metric) goals() string {
 	return strings.Join(goals, " ")
 }
 
-func (m metric) ratio(x, other, goal float64, ok bool) string {
-	if !ok || other == 0 {
+func (r *report) ratio(m metric, k key, variant string, goal float64) string {
+	x, _, ok := r.paired(k, key{k.family, variant, m.id})
+	if !ok {
 		return ""
 	}
-	return strings.TrimSpace(fmt.Sprintf("%.2f× %s", x/other, m.mark(x/other, goal)))
+	return strings.TrimSpace(fmt.Sprintf("%.2f× %s", x, m.mark(x, goal)))
 }
 
 // mark says whether a goal is met, if there is one.
