@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -23,8 +22,7 @@ type loop struct {
 	now      time.Time // of this round
 	slots    []slot    // by descriptor
 	conns    int       // that are ours
-	most     int       // that were ours since memory was given back
-	gaveBack time.Time
+	gaveBack memory    // for the last time
 	ids      uint32
 	free     []*conn
 
@@ -34,12 +32,6 @@ type loop struct {
 
 	mu    sync.Mutex
 	inbox []arrival // connections that the first loop hands to us
-}
-
-// slot is what a descriptor is to us.
-type slot struct {
-	conn *conn // nil: nothing
-	side int
 }
 
 // ref is a connection that may have ended meanwhile, and its memory another's.
@@ -61,10 +53,7 @@ type arrival struct {
 
 const (
 	eventsPerRound = 128
-	roundsPerBreak = 64          // after which other goroutines may run
-	keptConns      = 64          // that are kept for the next
-	manyConns      = 512         // have memory that is worth giving back,
-	gaveBackPause  = time.Second // which takes a garbage collection
+	roundsPerBreak = 64 // after which other goroutines may run
 )
 
 func newLoop(p *proxy, pipesEach int) (*loop, error) {
@@ -260,46 +249,6 @@ func (l *loop) control(op, fd int, events, id uint32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.ep, op, fd, &ev))
 }
 
-// place makes events of a side's descriptor the connection's.
-func (l *loop) place(c *conn, i int) {
-	fd := int(c.sides[i].fd)
-	for fd >= len(l.slots) {
-		l.slots = append(l.slots, make([]slot, max(64, len(l.slots)))...)
-	}
-	l.slots[fd] = slot{c, i}
-}
-
-// remove closes a descriptor; epoll forgets it with that.
-func (l *loop) remove(fd int) {
-	l.slots[fd] = slot{}
-	closeFD(fd)
-}
-
-func (l *loop) newConn() *conn {
-	var c *conn
-	if n := len(l.free); n > 0 {
-		c, l.free = l.free[n-1], l.free[:n-1]
-	} else {
-		c = &conn{}
-	}
-	if l.ids++; l.ids == 0 {
-		l.ids++ // that of none
-	}
-	*c = conn{id: l.ids}
-	l.conns++
-	l.most = max(l.most, l.conns)
-	return c
-}
-
-func (l *loop) freeConn(c *conn) {
-	c.id = 0 // no event's
-	l.conns--
-	if len(l.free) < keptConns {
-		l.free = append(l.free, c)
-	}
-	l.p.release()
-}
-
 // cutAll resets every connection.
 func (l *loop) cutAll() {
 	for fd := range l.slots {
@@ -307,21 +256,4 @@ func (l *loop) cutAll() {
 			l.abort(c, ending{how: endDrained})
 		}
 	}
-}
-
-// giveMemoryBack returns what many connections needed to the kernel when most of
-// them have gone.
-func (l *loop) giveMemoryBack() (due time.Time) {
-	if l.most < manyConns || l.conns > l.most/8 {
-		return due
-	}
-	if due = l.gaveBack.Add(gaveBackPause); l.now.Before(due) {
-		return due
-	}
-	l.most, l.gaveBack = l.conns, l.now
-	if l.conns == 0 {
-		l.slots = nil
-	}
-	go debug.FreeOSMemory()
-	return time.Time{}
 }

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+// TestGiveMemoryBack: when many connections have come, when twice as many as at
+// the last time have, and when most have gone; not more often than once a second.
+func TestGiveMemoryBack(t *testing.T) {
+	begin := time.Now()
+	l := &loop{slots: make([]slot, 64), free: []*conn{{}}}
+	for _, step := range []struct {
+		at    time.Duration
+		conns int
+		gives bool
+		due   time.Duration // 0: not before something happens
+	}{
+		{0, manyConns - 1, false, 0},
+		{0, manyConns, true, 0},
+		{0, 2*manyConns - 1, false, 0},
+		{gaveBackPause / 2, 2 * manyConns, false, gaveBackPause},
+		{gaveBackPause, 2 * manyConns, true, 0},
+		{gaveBackPause, 2*manyConns/8 + 1, false, 0},
+		{gaveBackPause, 2 * manyConns / 8, false, 2 * gaveBackPause},
+		{2 * gaveBackPause, 1, true, 0},
+		{3 * gaveBackPause, 0, false, 0},
+		{3 * gaveBackPause, manyConns, true, 0},
+		{4 * gaveBackPause, 0, true, 0},
+	} {
+		l.now, l.conns = begin.Add(step.at), step.conns
+		l.gaveBack.most = max(l.gaveBack.most, l.conns)
+		before := l.gaveBack
+		due := l.giveMemoryBack()
+		if gave := l.gaveBack != before; gave != step.gives {
+			t.Errorf("%d connections at %v: gave back is %v", step.conns, step.at, gave)
+		}
+		if want := begin.Add(step.due); step.due == 0 && !due.IsZero() || step.due != 0 && !due.Equal(want) {
+			t.Errorf("%d connections at %v: due at %v", step.conns, step.at, due.Sub(begin))
+		}
+		if kept := l.slots != nil && l.free != nil; kept == (step.gives && step.conns == 0) {
+			t.Errorf("%d connections at %v: tables kept is %v", step.conns, step.at, kept)
+		}
+	}
+}
