@@ -7,8 +7,9 @@ import (
 
 const (
 	keptConns     = 64          // that are kept for the next
-	manyConns     = 512         // have memory that is worth giving back,
-	gaveBackPause = time.Second // which takes a garbage collection
+	manyConns     = 512         // have memory that is worth giving back when they go
+	crowd         = 4096        // leaves as much behind by coming
+	gaveBackPause = time.Second // since it takes a garbage collection
 )
 
 // slot is what a descriptor is to us.
@@ -64,16 +65,18 @@ type memory struct {
 	most  int // it had since
 }
 
-// giveMemoryBack returns to the kernel what many connections needed that have
-// gone, and what their coming has left behind.
+// giveMemoryBack returns to the kernel what the coming of a crowd has left behind,
+// at once, while there is work anyway, and what many connections needed that have
+// gone.
 func (l *loop) giveMemoryBack() (due time.Time) {
 	last := l.gaveBack
-	come := l.conns >= max(manyConns, 2*last.conns)
-	gone := last.most >= manyConns && l.conns <= last.most/8
-	if !come && !gone {
-		return due
-	}
-	if due = last.at.Add(gaveBackPause); l.now.Before(due) {
+	switch {
+	case l.conns >= max(crowd, 2*last.conns):
+	case last.most >= manyConns && l.conns <= last.most/8:
+		if due = last.at.Add(gaveBackPause); l.now.Before(due) {
+			return due
+		}
+	default:
 		return due
 	}
 	l.gaveBack = memory{l.now, l.conns, l.conns}

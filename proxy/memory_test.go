@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestGiveMemoryBack: when many connections have come, when twice as many as at
-// the last time have, and when most have gone; not more often than once a second.
+// TestGiveMemoryBack: when a crowd has come, when twice as many as at the last time
+// have, and, a second later at the earliest, when most of many have gone.
 func TestGiveMemoryBack(t *testing.T) {
 	begin := time.Now()
 	l := &loop{slots: make([]slot, 64), free: []*conn{{}}}
@@ -16,16 +16,17 @@ func TestGiveMemoryBack(t *testing.T) {
 		gives bool
 		due   time.Duration // 0: not before something happens
 	}{
-		{0, manyConns - 1, false, 0},
-		{0, manyConns, true, 0},
-		{0, 2*manyConns - 1, false, 0},
-		{gaveBackPause / 2, 2 * manyConns, false, gaveBackPause},
-		{gaveBackPause, 2 * manyConns, true, 0},
-		{gaveBackPause, 2*manyConns/8 + 1, false, 0},
-		{gaveBackPause, 2 * manyConns / 8, false, 2 * gaveBackPause},
-		{2 * gaveBackPause, 1, true, 0},
+		{0, crowd - 1, false, 0},
+		{0, crowd, true, 0},
+		{0, 2*crowd - 1, false, 0},
+		{0, 2 * crowd, true, 0},
+		{0, 2*crowd/8 + 1, false, 0},
+		{0, 2 * crowd / 8, false, gaveBackPause},
+		{gaveBackPause, 1, true, 0},
 		{3 * gaveBackPause, 0, false, 0},
-		{3 * gaveBackPause, manyConns, true, 0},
+		{3 * gaveBackPause, manyConns - 1, false, 0},
+		{3 * gaveBackPause, 0, false, 0},
+		{3 * gaveBackPause, manyConns, false, 0},
 		{4 * gaveBackPause, 0, true, 0},
 	} {
 		l.now, l.conns = begin.Add(step.at), step.conns
