@@ -18,6 +18,11 @@ import (
 )
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		// Only a growing number of connections leaves garbage behind: it may be
+		// collected at once, and an idle connection is as small as it can be.
+		debug.SetGCPercent(50)
+	}
 	os.Exit(run(os.Args[1:], os.Getenv, dropCapabilities, os.Stdout, os.Stderr))
 }
 
@@ -79,11 +84,6 @@ func serve(ctx, kill context.Context, log *slog.Logger, c config, drop func() er
 	// One more than the loops: it has what else there is to do, and while it has
 	// nothing the scheduler does not take a loop's processor away for each wait.
 	runtime.GOMAXPROCS(loops + 1)
-	if os.Getenv("GOGC") == "" {
-		// Only a growing number of connections leaves garbage behind: it may be
-		// collected at once, and an idle connection is as small as it can be.
-		debug.SetGCPercent(50)
-	}
 	p, err := newProxy(log, c.mode, fd, files, loops)
 	if err != nil {
 		return err

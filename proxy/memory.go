@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// This file has what a loop holds for its connections, and gives that back to the
+// kernel.
+
 const (
 	keptConns     = 64          // that are kept for the next
 	manyConns     = 512         // have memory that is worth giving back when they go
