@@ -31,6 +31,8 @@ func testReport(t *testing.T) *report {
 	add("tproxy-bare", "rr64", 33, 18)
 	add("haproxy-1", "rr64", 25, 10)
 	add("nginx-1", "rr64", 15, 15)
+	add("tproxy", "start", 5, 6)
+	add("nginx-1", "start", 7, 8)
 	add("tproxy", "conns", 5)
 	add("tproxy-bare", "conns", 6, 7)
 	add(directName, "growth-100-kernel", 8, 9)
@@ -71,6 +73,7 @@ func TestTables(t *testing.T) {
 		"peers": {false, []string{
 			"| 64 conns, requests, k/s | 45.0 | 22.5 | 17.5 | 15.0 |",
 			"| 64 conns, requests | ≥1.2× ≥0.52× | haproxy-1 | 1.35× ok | 0.50× SHORT |",
+			"| start to ready | ≤20.0 ms |  | 5.50 ok |  |",
 			"| of it beyond direct, kB |  | 9.50 |",
 		}, "bare"},
 		"rules": {true, []string{

@@ -92,6 +92,9 @@ func (r *report) ratios(title, family string, peers []string) table {
 		if !(m.toPeer > 0 && toPeer != "" || m.toDirect > 0 && toDirect != "" || m.value > 0) {
 			continue
 		}
+		if m.toPeer == 0 {
+			toPeer = ""
+		}
 		row, any := []string{m.title, m.goals(), toPeer}, false
 		for _, v := range sidecars {
 			k := key{family, v, m.id}
@@ -127,6 +130,8 @@ func (m metric) goals() string {
 	return strings.Join(goals, " ")
 }
 
+// ratio is a value's to the same of another variant, and whether it reaches the
+// goal; empty where that was not measured.
 func (r *report) ratio(m metric, k key, variant string, goal float64) string {
 	x, _, ok := r.paired(k, key{k.family, variant, m.id})
 	if !ok {
