@@ -10,25 +10,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
-// How a client's connection to a port of the pod goes.
+// Outcomes of a client's connection to a port of the pod.
 const (
 	relayed = "relayed"
 	direct  = "direct"
 	refused = "refused"
 )
 
-// settled is a pod whose annotations say how each connection goes.
+// settled is a pod with annotations, and the outcome of each connection.
 type settled struct {
 	*pod
 	knocks int // connections from ports of their own
 }
 
-// TestSettings: what the annotations say holds for traffic, with the sidecar up
-// and down, at the bounds of ports and uids.
+// TestSettings: the annotations' settings take effect on traffic, with the sidecar up and
+// down, at the bounds of ports and uids.
 func TestSettings(t *testing.T) {
 	const proxyPort, adminPort, uid = 65535, 65534, 4294967294
 	inBothModes(t, func(t *testing.T, mode string) {
@@ -49,7 +49,7 @@ func TestSettings(t *testing.T) {
 		}
 		p.nginx(t, listen...)
 
-		// By port: how the client fares, how one that is excluded, and how the
+		// By port: the outcomes of the client, of an excluded one, and of the
 		// client without the sidecar.
 		for port, want := range map[int][3]string{
 			8080:               {relayed, direct, refused},
@@ -81,8 +81,8 @@ func TestSettings(t *testing.T) {
 	})
 }
 
-// fares makes one request and tells how it went: whether the sidecar had it by
-// its log.
+// fares makes one request and returns its outcome; the sidecar's log shows whether it
+// was intercepted.
 func (p *settled) fares(t *testing.T, from, to string) string {
 	t.Helper()
 	conn, err := p.Client.Dial("tcp", from, to)
@@ -109,8 +109,8 @@ func (p *settled) fares(t *testing.T, from, to string) string {
 	return direct
 }
 
-// accepted tells whether the sidecar's log has a client. What it wrote before
-// has come when the line of a knock at its own door has.
+// accepted reports whether the sidecar's log has a client. A connection to the sidecar's
+// own port is logged after it, so that the log is complete.
 func (p *settled) accepted(t *testing.T, client string) bool {
 	t.Helper()
 	select {
@@ -126,8 +126,8 @@ func (p *settled) accepted(t *testing.T, client string) bool {
 	return strings.Contains(p.sidecar.Output(), "accepted client="+client+" ")
 }
 
-// TestRunning: connections that were there before ADD go on, in and out, and
-// those through the sidecar go on when ADD comes again.
+// TestRunning: connections from before ADD, in and out, go on, and those through the
+// sidecar go on after a second ADD.
 func TestRunning(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode string) {
 		p := prepare(t, setup{bare: true})
@@ -180,7 +180,7 @@ func TestRunning(t *testing.T) {
 	})
 }
 
-// tell sends a word over a connection and waits for it at the other end.
+// tell sends some bytes over a connection and waits for them at the other end.
 func tell(from, to net.Conn) error {
 	for _, c := range []net.Conn{from, to} {
 		if err := c.SetDeadline(time.Now().Add(lab.Patience)); err != nil {
@@ -197,8 +197,8 @@ func tell(from, to net.Conn) error {
 	return nil
 }
 
-// TestListeners: where the application listens decides who is served, as it does
-// without a sidecar.
+// TestListeners: the address on which the application listens decides which clients it
+// serves, as without a sidecar.
 func TestListeners(t *testing.T) {
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.nginx(t, addr("::", 8001)+" ipv6only=on")

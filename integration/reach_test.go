@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // end is one address of a namespace.
@@ -18,7 +18,7 @@ type end struct {
 	ip string
 }
 
-// wantTalk: from reaches to over TCP, UDP and ICMP, and is seen as from.
+// wantTalk checks that from reaches to over TCP, UDP and ICMP, and is seen as from.
 func wantTalk(t *testing.T, from, to end) { t.Helper(); wantTalkAs(t, from, to, from.ip) }
 
 // wantTalkAs is wantTalk where from is seen with another address.
