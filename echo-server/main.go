@@ -1,5 +1,5 @@
-// Command echo-server is the application of the demo and the tests: it tells
-// every client which peer and which local address it saw, then echoes.
+// Command echo-server is the application of the demo and the tests: it reports
+// to every client the peer and local address that it saw, then echoes.
 //
 //	$ nc 192.168.2.2 3000
 //	peer=192.168.1.2:40312 local=192.168.2.2:3000
@@ -28,8 +28,8 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run returns the exit status: 0 for an end in order, 2 for a bad setting, 1
-// for what else keeps the server from working.
+// run returns the exit status: 0 after an orderly shutdown, 2 for a bad setting, 1
+// for any other failure.
 func run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	c, err := parseConfig(args, getenv, stdout)
 	switch {
@@ -52,14 +52,14 @@ func run(args []string, getenv func(string) string, stdout, stderr io.Writer) in
 		log.Error("cannot serve", "err", err)
 		return 1
 	}
-	log.Info("listening", "addr", ln.Addr(), "mptcp", c.mptcp, "uid", os.Getuid(), "version", version.String())
+	log.Info("listening", "addr", plain(ln.Addr()), "mptcp", c.mptcp, "uid", os.Getuid(), "version", version.String())
 	newServer(log, ln, c.wait).serve(ctx, kill, c.drain)
-	log.Info("ended")
+	drain.LogBounded(func() { log.Info("stopped") })
 	return 0
 }
 
-// listen opens the listener. Go would listen with MPTCP where the kernel can:
-// ordinary applications do not, and splice(2) needs plain TCP.
+// listen opens the listener. Go would use MPTCP where the kernel has it: ordinary
+// applications do not, and splice(2) needs plain TCP.
 func listen(ctx context.Context, c config) (*net.TCPListener, error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(c.mptcp)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // asServer makes the test binary be the program itself.

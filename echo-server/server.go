@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// facts is what the server saw of a connection: the line that a TCP client is
-// greeted with, and the answer to an HTTP request.
+// facts are the addresses of a connection: the line that a TCP client is greeted
+// with, and the answer to an HTTP request.
 type facts struct {
 	Peer  netip.AddrPort `json:"peer"`
 	Local netip.AddrPort `json:"local"`
@@ -24,13 +24,13 @@ func factsOf(c net.Conn) facts {
 	return facts{plain(c.RemoteAddr()), plain(c.LocalAddr())}
 }
 
-// plain gives IPv4 its own form on a socket of both families, too.
+// plain is a TCP address, ::ffff:192.0.2.1 as 192.0.2.1.
 func plain(a net.Addr) netip.AddrPort {
 	ap := a.(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
-// server accepts connections and decides what each speaks.
+// server accepts connections and finds out which protocol each speaks.
 type server struct {
 	log   *slog.Logger
 	ln    *net.TCPListener
@@ -43,8 +43,8 @@ func newServer(log *slog.Logger, ln *net.TCPListener, wait time.Duration) *serve
 	return &server{log: log, ln: ln, wait: wait, web: newWeb(log, ln.Addr())}
 }
 
-// serve accepts until ctx ends, then gives the running connections the time of
-// drain to finish and resets the others; so it does at once when kill ends.
+// serve accepts until ctx ends, then gives the running connections drain to finish
+// and resets the rest. It resets them at once when kill ends.
 func (s *server) serve(ctx, kill context.Context, drain time.Duration) {
 	kill, cut := context.WithCancel(kill)
 	defer cut()
@@ -55,8 +55,8 @@ func (s *server) serve(ctx, kill context.Context, drain time.Duration) {
 	s.conns.Wait()
 }
 
-// accept accepts until ctx ends. Errors of accept are shortages (descriptors,
-// memory): it waits and tries again.
+// accept accepts until ctx ends. An error of accept is a shortage of descriptors or
+// memory: it waits and retries.
 func (s *server) accept(ctx, kill context.Context) {
 	defer context.AfterFunc(ctx, func() { s.ln.Close() })()
 	const first, most = 5 * time.Millisecond, time.Second
@@ -80,7 +80,7 @@ func (s *server) accept(ctx, kill context.Context) {
 	}
 }
 
-// handle is one connection's life. It returns when the connection is closed.
+// handle serves one connection and returns when it is closed.
 func (s *server) handle(kill context.Context, c *net.TCPConn) {
 	defer c.Close()
 	defer context.AfterFunc(kill, func() { reset(c) })()
@@ -96,13 +96,13 @@ func (s *server) handle(kill context.Context, c *net.TCPConn) {
 		err = echo(c, append([]byte(f.String()), said...))
 	}
 	if err != nil {
-		s.log.Info("connection broke", "peer", f.Peer, "err", err)
+		s.log.Info("connection failed", "peer", f.Peer, "err", err)
 	}
 }
 
-// echo sends first and then what the client sends, up to the client's FIN; the
-// close that follows is ours, behind all that was echoed. Nothing is read that
-// cannot be sent: a client that does not read is itself not read.
+// echo sends first, then what the client sends, up to its FIN; the close that follows
+// sends ours after all that was echoed. Nothing is read that cannot be sent: a client
+// that does not read is not read from.
 func echo(c *net.TCPConn, first []byte) error {
 	if _, err := c.Write(first); err != nil {
 		return err
@@ -111,7 +111,7 @@ func echo(c *net.TCPConn, first []byte) error {
 	return err
 }
 
-// reset closes with RST: the client shall not take it for a regular end.
+// reset closes with a RST, which the client cannot take for a regular end.
 func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0)
 	_ = c.Close()

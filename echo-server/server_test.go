@@ -18,7 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // inFamilies runs a story over IPv4 and IPv6, with and without MPTCP.
@@ -256,7 +256,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestDrainEnds: what is left after the time to drain is reset.
+// TestDrainEnds: what is left at the drain timeout is reset.
 func TestDrainEnds(t *testing.T) {
 	n, p := pod(t, "--drain", "0s", "--log-format", "json")
 	c := dial(t, n, families[1].client, families[1].server)
@@ -271,6 +271,7 @@ func TestDrainEnds(t *testing.T) {
 	if !strings.Contains(p.Output(), want) {
 		t.Errorf("not in the log: %s\n%s", want, p.Output())
 	}
+	lab.SnakeCaseKeys(t, p.Output())
 }
 
 // speak says a line and reads it behind the server's.

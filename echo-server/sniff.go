@@ -9,20 +9,19 @@ import (
 	"time"
 )
 
-// One port serves clients that wait for the server's line and clients that send
-// an HTTP request and must not get that line. Only the client's first bytes
-// tell which it is, so:
+// One port serves clients that wait for the server's greeting and clients that send an
+// HTTP request and must not get one. Only the client's first bytes tell them apart:
 //
-//   - they begin as an HTTP request does: HTTP.
-//   - they are anything else, or an end of file: the line, at once.
-//   - there are none: the line, after a wait.
+//   - they start an HTTP request: HTTP.
+//   - they are anything else, or an end of file: the greeting, at once.
+//   - there are none: the greeting, after a wait.
 //
-// The wait is the one guess. It delays none but a silent client, and it must
-// outlast the time between a client's connect and its request, which is sent
-// right after but on a busy machine not at once: too long is a moment, too short
-// is a broken HTTP client. A test whose clients all speak first sets it long.
+// The wait is a guess. It delays only a silent client, and must outlast the time
+// between a client's connect and its request, which on a busy machine takes a while:
+// too long costs a moment, too short breaks an HTTP client. A test whose clients all
+// speak first sets it long.
 
-// methods are how HTTP requests begin.
+// methods are how HTTP requests start.
 var methods = [][]byte{
 	[]byte("GET "), []byte("HEAD "), []byte("POST "), []byte("PUT "), []byte("PATCH "),
 	[]byte("DELETE "), []byte("OPTIONS "), []byte("TRACE "), []byte("CONNECT "),
@@ -30,8 +29,8 @@ var methods = [][]byte{
 
 const longestMethod = len("OPTIONS ")
 
-// sniff reads the first bytes that the client sends, as many as it takes to
-// tell whether this is HTTP, for no longer than wait.
+// sniff reads the first bytes that the client sends, as many as are needed to decide
+// whether this is HTTP, for at most wait.
 func sniff(c net.Conn, wait time.Duration) (said []byte, isHTTP bool, err error) {
 	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return nil, false, err
@@ -51,8 +50,8 @@ func sniff(c net.Conn, wait time.Duration) (said []byte, isHTTP bool, err error)
 	}
 }
 
-// begins tells whether said begins with an HTTP method, or may when there is
-// more of it.
+// begins reports whether said starts with an HTTP method, or may once there is more
+// of it.
 func begins(said []byte) (yes, perhaps bool) {
 	for _, m := range methods {
 		if bytes.HasPrefix(said, m) {

@@ -33,8 +33,8 @@ func newWeb(log *slog.Logger, addr net.Addr) *web {
 	return w
 }
 
-// serve answers the requests of a connection of which said has been read. It
-// returns when the connection is closed.
+// serve answers the requests of a connection from which said has been read, and
+// returns when it is closed.
 func (w *web) serve(c *net.TCPConn, said []byte) {
 	s := &sniffed{TCPConn: c, said: said, closed: make(chan struct{})}
 	w.conns <- s
@@ -61,7 +61,7 @@ func (w *web) Close() error { close(w.ended); return nil }
 
 func (w *web) Addr() net.Addr { return w.addr }
 
-// sniffed is a connection that begins with what has been read of it already.
+// sniffed is a connection that starts with what has been read from it already.
 type sniffed struct {
 	*net.TCPConn
 	said   []byte
@@ -83,7 +83,7 @@ func (s *sniffed) Close() error {
 	return s.TCPConn.Close()
 }
 
-// answer tells any request what the server saw of its connection.
+// answer answers any request with the facts of its connection.
 func answer(w http.ResponseWriter, r *http.Request) {
 	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
 	f := facts{peer, plain(r.Context().Value(http.LocalAddrContextKey).(net.Addr))}
@@ -98,7 +98,7 @@ func answer(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(f)
 }
 
-// wantsJSON tells whether an Accept header names JSON.
+// wantsJSON reports whether an Accept header names JSON.
 func wantsJSON(accept []string) bool {
 	for _, a := range strings.Split(strings.Join(accept, ","), ",") {
 		if t, p, err := mime.ParseMediaType(a); err == nil && t == "application/json" && p["q"] != "0" {

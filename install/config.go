@@ -9,156 +9,135 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/install/inject"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/flags"
-	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
+	"github.com/tproxy-cni/tproxy-cni/internal/settings"
 )
 
-// port is where health and metrics are answered on the node, which the
-// installer shares: below the NodePort range (30000-32767) and the ephemeral
-// one, and nobody's among the usual exporters and agents. The digits are the
-// sidecar's uid.
+// port is the default port of health and metrics, in the node's network
+// namespace: below the NodePort range (30000-32767) and the ephemeral range, and
+// not used by the common exporters and agents. Its digits contain the sidecar's
+// uid.
 const port = 17089
 
-// config is what the command line and the environment say.
+// config is the result of the command line and the environment.
 type config struct {
 	confDir, binDir string
 	once            bool
 	keepBinary      bool
 	morePluginDirs  bool
-	listen          string // where health and metrics are answered
+	listen          string // [ADDRESS]:PORT of health and metrics
 	preflight       bool
 	repair          bool
+	repairEvery     time.Duration
 	criSocket       string
+	json            bool // what status and explain print
 	iface           string
 	file            string // to inject the sidecar into; "-" is stdin
 	image           string // the sidecar's, for inject
+	sidecar         string // file of another proxy's, for inject; empty: the built-in one
+	explain         explainConfig
 	log             flags.Log
 
-	// settings are those of a pod that were given, by name: node defaults in
-	// install, the pod's own in setup.
+	// settings are the given settings of a pod, by name: the node's defaults for
+	// install, the pod's own for setup.
 	settings map[string]string
 }
 
-// option is a flag of some commands.
-type option struct {
-	flags.Flag[config]
-	commands []string
-}
+// arguments are those of a command beside its flags, for --help.
+var arguments = map[string]string{"explain": " NAMESPACE/POD, or --netns PATH --mode MODE"}
 
-var (
-	onNode      = []string{"install", "uninstall"}
-	onInstall   = []string{"install"}
-	onUninstall = []string{"uninstall"}
-	onSetup     = []string{"setup"}
-	onInject    = []string{"inject"}
-	always      = []string{"install", "uninstall", "setup", "preflight", "inject", "version"}
-)
-
-// options are all but the settings of a pod, which come from package settings.
-var options = slices.Concat(
-	of(onNode,
-		opt("cni-conf-dir", "/etc/cni/net.d", "`directory` of the node's CNI configurations",
-			directory(func(c *config) *string { return &c.confDir })),
-		opt("cni-bin-dir", "/opt/cni/bin", "`directory` of the node's CNI plugins",
-			directory(func(c *config) *string { return &c.binDir })),
-		opt("once", "false", "do it, verify it and end",
-			flags.Boolean(func(c *config) *bool { return &c.once })),
-		opt("listen", fmt.Sprintf(":%d", port), "`address` that answers /healthz, /readyz and /metrics", setListen),
-	),
-	of(onUninstall,
-		opt("keep-binary", "false", "leave the plugin's program, which CRI-O runs when a pod from before ends",
-			flags.Boolean(func(c *config) *bool { return &c.keepBinary })),
-	),
-	of(onInstall,
-		opt("more-plugin-dirs", "false", "the runtime has plugins in directories besides --cni-bin-dir, so that the network's own may be elsewhere",
-			flags.Boolean(func(c *config) *bool { return &c.morePluginDirs })),
-		opt("preflight", "true", "find out at start what this kernel lacks",
-			flags.Boolean(func(c *config) *bool { return &c.preflight })),
-		opt("repair", "false", "program annotated pods that started without the plugin; needs --cri-socket and a privileged container",
-			flags.Boolean(func(c *config) *bool { return &c.repair })),
-		opt("cri-socket", "/run/containerd/containerd.sock", "`socket` of the container runtime, for --repair", setSocket),
-	),
-	of(onSetup,
-		opt("interface", "eth0", "`name` of the pod's interface",
-			flags.Text(func(c *config) *string { return &c.iface })),
-	),
-	of(onInject,
-		opt("f", "-", "`file` of YAML or JSON to add the sidecar to, - for standard input",
-			flags.Text(func(c *config) *string { return &c.file })),
-		opt("mode", "", "`nat|tproxy`, where a pod does not say it itself", setting("mode")),
-		opt("image", inject.DefaultImage, "`image` of the sidecar",
-			flags.Text(func(c *config) *string { return &c.image })),
-	),
-	of(always, flags.LogFlags("TPROXY_", func(c *config) *flags.Log { return &c.log })...),
-)
-
-func of(commands []string, list ...flags.Flag[config]) (os []option) {
-	for _, f := range list {
-		os = append(os, option{f, commands})
+// newFlags returns the flags of a command, which set c. The settings of a pod come
+// from package settings.
+func newFlags(command string, c *config) *flags.Set {
+	s := flags.New("TPROXY_", "tproxy-install "+command+arguments[command])
+	on := func(commands ...string) bool { return slices.Contains(commands, command) }
+	if on("install", "uninstall") {
+		s.Add("cni-conf-dir", "/etc/cni/net.d", "`directory` of the node's CNI configurations", directory(&c.confDir))
+		s.Add("cni-bin-dir", "/opt/cni/bin", "`directory` of the node's CNI plugins", directory(&c.binDir))
+		s.Bool(&c.once, "once", false, "install or uninstall once, verify it and exit")
+		s.Add("listen", fmt.Sprintf(":%d", port), "`address` of /healthz, /readyz and /metrics", listen(&c.listen))
 	}
-	return os
-}
-
-// opt is a flag with its environment variable; one-letter flags have none.
-func opt(name, preset, usage string, set func(*config, string) error) flags.Flag[config] {
-	f := flags.Flag[config]{Name: name, Preset: preset, Usage: usage, Set: set}
-	f.Bool = preset == "true" || preset == "false"
-	if len(name) > 1 {
-		f.Env = "TPROXY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+	if on("uninstall") {
+		s.Bool(&c.keepBinary, "keep-binary", false, "keep the plugin's binary: CRI-O runs it when a pod from before the uninstall ends")
 	}
-	return f
+	if on("install") {
+		s.Bool(&c.morePluginDirs, "more-plugin-dirs", false, "the runtime has several plugin directories: do not require the network's plugin in --cni-bin-dir")
+		s.Bool(&c.preflight, "preflight", true, "check at start what this kernel lacks for each mode")
+		s.Bool(&c.repair, "repair", false, "keep annotated pods as the plugin programs them, also those that started without it; needs --cri-socket and a privileged container")
+		s.Add("repair-every", "15s", "`time` between two looks at the pods, for --repair", period(&c.repairEvery))
+		s.Add("cri-socket", "/run/containerd/containerd.sock", "`socket` of the container runtime, for --repair", socket(&c.criSocket))
+	}
+	if on("status", "explain") {
+		s.Add("cni-conf-dir", "", "`directory` of the node's CNI configurations; by default the first usual one that is there", directory(&c.confDir))
+		s.Add("cni-bin-dir", "", "`directory` of the node's CNI plugins; the same", directory(&c.binDir))
+		s.Add("cri-socket", "", "`socket` of the container runtime; the same", socket(&c.criSocket))
+		s.Bool(&c.json, "json", false, "print JSON")
+	}
+	if on("setup") {
+		s.Add("interface", "eth0", "`name` of the pod's interface", flags.Text(&c.iface))
+	}
+	if on("inject") {
+		s.Add("f", "-", "`file` of YAML or JSON to add the sidecar to, - for standard input", flags.Text(&c.file))
+		s.Add("mode", "", "`nat|tproxy`, for pods that do not choose a mode", c.setting("mode"))
+		s.Add("sidecar", "", "`file` with another proxy's sidecar: a pod or workload of which the init containers and volumes are added, as in k8s/proxies", flags.Text(&c.sidecar))
+		s.Add("image", inject.DefaultImage, "`image` of the sidecar", flags.Text(&c.image))
+	}
+	if on("explain") {
+		c.explain.flags(s)
+		s.Add("interface", "eth0", "`name` of the pod's interface, with --netns", flags.Text(&c.iface))
+	}
+	s.Log(&c.log)
+	if on("install", "setup", "explain") {
+		for _, one := range settings.All() {
+			s.Add(one.Name, "", one.Usage, c.setting(one.Name))
+		}
+	}
+	return s
 }
 
-// directory is a Set for an absolute path: of `--cni-conf-dir --once`, with the
-// value forgotten, "--once" would be the directory.
-func directory(field func(*config) *string) func(*config, string) error {
-	return func(c *config, s string) error {
-		if *field(c) = s; !filepath.IsAbs(s) {
+// directory takes an absolute path: in `--cni-conf-dir --once`, where the value is
+// missing, "--once" would be the directory.
+func directory(to *string) func(string) error {
+	return func(s string) error {
+		if *to = s; !filepath.IsAbs(s) {
 			return errors.New("want an absolute path")
 		}
 		return nil
 	}
 }
 
-func setListen(c *config, s string) error {
-	_, port, err := net.SplitHostPort(s)
-	if _, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil {
-		return errors.New("want [ADDRESS]:PORT")
-	}
-	c.listen = s
-	return nil
-}
-
-func setSocket(c *config, s string) error {
-	c.criSocket = strings.TrimPrefix(s, "unix://")
-	if !strings.HasPrefix(c.criSocket, "/") {
-		return errors.New("want an absolute path")
-	}
-	return nil
-}
-
-// setting keeps the text: package settings says whether it is valid.
-func setting(name string) func(*config, string) error {
-	return func(c *config, s string) error { c.settings[name] = s; return nil }
-}
-
-// flagsOf are a command's: its own, and the settings of a pod where it takes
-// them.
-func flagsOf(command string) (list []flags.Flag[config]) {
-	for _, o := range options {
-		if slices.Contains(o.commands, command) {
-			list = append(list, o.Flag)
+// period takes the time between two looks: each costs some milliseconds a pod.
+func period(to *time.Duration) func(string) error {
+	return func(s string) (err error) {
+		if *to, err = time.ParseDuration(s); err != nil || *to < time.Second || *to > time.Hour {
+			return errors.New("want a time of 1s to 1h")
 		}
+		return nil
 	}
-	if command == "install" || command == "setup" {
-		for _, s := range settings.All() {
-			list = append(list, opt(s.Name, "", s.Usage, setting(s.Name)))
+}
+
+func listen(to *string) func(string) error {
+	return func(s string) error {
+		_, port, err := net.SplitHostPort(s)
+		if _, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil {
+			return errors.New("want [ADDRESS]:PORT")
 		}
+		*to = s
+		return nil
 	}
-	return list
+}
+
+func socket(to *string) func(string) error {
+	return func(s string) error { return directory(to)(strings.TrimPrefix(s, "unix://")) }
+}
+
+// setting keeps the text: package settings validates it.
+func (c *config) setting(name string) func(string) error {
+	return func(s string) error { c.settings[name] = s; return nil }
 }
 
 // parseConfig reads a command's flags and the environment. The error names
@@ -166,12 +145,19 @@ func flagsOf(command string) (list []flags.Flag[config]) {
 func parseConfig(command string, w world) (config, error) {
 	c := config{settings: map[string]string{}}
 	var faults []error
-	if err := flags.Parse(&c, flagsOf(command), "tproxy-install "+command, w.args[1:], w.getenv, w.stdout); errors.Is(err, flag.ErrHelp) {
+	getenv := w.getenv
+	if command == "explain" {
+		getenv = withoutSettings(getenv)
+	}
+	if err := newFlags(command, &c).Parse(w.args[1:], getenv, w.stdout); errors.Is(err, flag.ErrHelp) {
 		return c, err
 	} else if err != nil {
 		faults = append(faults, err)
 	}
-	// The same code as the plugin's says what is valid.
+	// Validated by the plugin's code.
+	if command == "explain" {
+		faults = append(faults, c.explain.validate(c.settings, c.json)...)
+	}
 	if command == "install" || command == "setup" {
 		s := settings.New()
 		s.Flags(c.settings)
@@ -185,7 +171,7 @@ func parseConfig(command string, w world) (config, error) {
 	return c, errors.Join(faults...)
 }
 
-// mode is the one given, or none.
+// mode is the given mode, or contract.ModeNone.
 func (c config) mode() string {
 	if m := strings.TrimSpace(c.settings["mode"]); m != "" {
 		return m

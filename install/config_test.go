@@ -45,6 +45,9 @@ func TestCommandLine(t *testing.T) {
 			},
 		},
 		{args: []string{"install", "--listen", ":99999"}, status: 2, stderr: []string{`--listen ":99999": want [ADDRESS]:PORT`}},
+		{args: []string{"install", "--repair-every", "0s"}, status: 2, stderr: []string{`--repair-every "0s": want a time of 1s to 1h`}},
+		{args: []string{"install", "--repair-every", "15"}, status: 2, stderr: []string{`--repair-every "15": want a time of 1s to 1h`}},
+		{args: []string{"status", "--repair"}, status: 2, stderr: []string{"flag provided but not defined: -repair"}},
 		{args: []string{"install", "--cni-conf-dir", "--once"}, status: 2, stderr: []string{`--cni-conf-dir "--once": want an absolute path`}},
 		{args: []string{"uninstall", "--once", "--cni-bin-dir="}, status: 2, stderr: []string{`--cni-bin-dir "": want an absolute path`}},
 		{args: []string{"setup"}, status: 2, stderr: []string{"--mode is missing (want nat or tproxy)"}},
@@ -65,8 +68,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// TestNodeDefaults: what is given, by flag or by environment, goes into the
-// entry, and nothing else.
+// TestNodeDefaults: only settings that are given, by flag or by environment, go
+// into the entry.
 func TestNodeDefaults(t *testing.T) {
 	conf, err := parseConfig("install", world{
 		args:   []string{"install", "--mode", "tproxy", "--include-inbound-ports", "80,8000-8099"},
@@ -77,7 +80,7 @@ func TestNodeDefaults(t *testing.T) {
 	must(t, err)
 	const want = `{"type":"tproxy-cni","mode":"tproxy","proxyPort":6000,"includeInboundPorts":"80,8000-8099",` +
 		`"capabilities":{"io.kubernetes.cri.pod-annotations":true}}`
-	if diff := cmp.Diff(want, string(n.entry)); diff != "" {
+	if diff := cmp.Diff(want, string(n.Entry)); diff != "" {
 		t.Error(diff)
 	}
 }

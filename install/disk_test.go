@@ -2,76 +2,15 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
-
-// TestEveryOperationFails: whichever operation the disk refuses, the error
-// says so, no temporary file stays, the directory holds a valid configuration,
-// and the next attempt succeeds.
-func TestEveryOperationFails(t *testing.T) {
-	for _, name := range []string{"10-flannel.conflist", "10-bridge.conf"} {
-		for _, verb := range []string{"install", "uninstall"} {
-			t.Run(name+" "+verb, func(t *testing.T) {
-				ops := 0
-				for at := 1; ; at++ {
-					n := newTestNode(t, name)
-					if verb == "uninstall" {
-						_, err := n.node().install(context.Background())
-						must(t, err)
-					}
-					count := 0
-					node := n.node()
-					node.disk.before = func(op, _ string) error {
-						if count++; count == at && op != "chown" {
-							return syscall.ENOSPC
-						}
-						return nil
-					}
-					act := func() (err error) {
-						if verb == "install" {
-							_, err = node.install(context.Background())
-						} else {
-							_, err = node.uninstall(context.Background(), false)
-						}
-						return err
-					}
-					err := act()
-					if count < at {
-						ops = at - 1
-						must(t, err)
-						break
-					}
-					if !errors.Is(err, syscall.ENOSPC) {
-						t.Fatalf("operation %d: %v", at, err)
-					}
-					if _, err := load(n.confDir); err != nil {
-						t.Fatalf("operation %d: %v", at, err)
-					}
-					for _, dir := range []string{n.confDir, n.binDir} {
-						for file := range tree(t, dir) {
-							if strings.HasSuffix(file, tempSuffix) {
-								t.Errorf("operation %d leaves %s", at, file)
-							}
-						}
-					}
-					node.disk.before = nil
-					must(t, act())
-				}
-				if ops < 4 {
-					t.Errorf("only %d operations", ops)
-				}
-			})
-		}
-	}
-}
 
 // TestRealDisk: a file system that is full, and one that is read-only, in a
 // mount namespace of its own.
@@ -85,7 +24,7 @@ func TestRealDisk(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			n := newTestNode(t, "10-flannel.conflist")
-			dir := filepath.Join(filepath.Dir(n.binDir), tc.dir)
+			dir := filepath.Join(filepath.Dir(n.BinDir), tc.dir)
 			install := n.command("install", "--once")
 			// The directory's files are copied into the new file system,
 			// before it becomes what it is to be.
@@ -102,7 +41,9 @@ ls -A "$CONF" "$BIN" | grep tproxy-cni && exit 8
 exit 0`
 			args := append([]string{"unshare", "--mount", "sh", "-c", script, "sh", dir, tc.options}, install.Args...)
 			cmd := exec.Command(args[0], args[1:]...)
-			cmd.Env = append(install.Env, "CONF="+n.confDir, "BIN="+n.binDir, "CONF0=testdata/10-flannel.conflist")
+			before := filepath.Join(n.Image, "before")
+			must(t, os.WriteFile(before, []byte(n.Configs["10-flannel.conflist"]), 0o600))
+			cmd.Env = append(install.Env, "CONF="+n.ConfDir, "BIN="+n.BinDir, "CONF0="+before)
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &out
 			err := cmd.Run()

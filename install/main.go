@@ -1,6 +1,6 @@
 // tproxy-install puts the tproxy-cni plugin on a node and keeps it in the
-// node's CNI chain, takes it out again, and programs a single pod where no
-// plugin may be installed.
+// node's CNI chain, takes it out again, and programs a single pod where
+// installing a plugin is not possible.
 package main
 
 import (
@@ -12,32 +12,17 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
-	"time"
 
-	"github.com/tproxy-cni/tproxy-cni/install/inject"
+	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 	"github.com/tproxy-cni/tproxy-cni/internal/version"
 )
-
-// world is what a command sees of the outside.
-type world struct {
-	args           []string
-	getenv         func(string) string
-	stdin          io.Reader
-	stdout, stderr io.Writer
-
-	// Tests set what is below. before is disk's; timer is the longest time
-	// between two looks at the node, recheck if zero.
-	before func(op, path string) error
-	timer  time.Duration
-}
 
 func main() {
 	os.Exit(run(world{args: os.Args[1:], getenv: os.Getenv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}))
 }
 
-// commands by name. Each gets a context that SIGTERM and SIGINT end.
+// commands by name. SIGTERM and SIGINT end the context of each.
 var commands = []struct {
 	name, usage string
 	run         func(context.Context, *slog.Logger, world, config) error
@@ -45,7 +30,9 @@ var commands = []struct {
 	{"install", "put the plugin on this node and keep it in the CNI chain", install},
 	{"uninstall", "take the plugin out of the CNI chain, then off this node", uninstall},
 	{"setup", "program this pod's own network namespace, from an init container", setup},
-	{"preflight", "tell what this kernel lacks for each mode", preflightChild},
+	{"explain", "say what happens to a pod's connections, and what to do", explainPod},
+	{"status", "show this node and the pods on it that ask for interception", showStatus},
+	{"preflight", "print what this kernel lacks for each mode, as JSON", preflightChild},
 	{"inject", "add the sidecar to the pods in a file", injectFile},
 	{"version", "print the version", func(_ context.Context, _ *slog.Logger, w world, _ config) error {
 		_, err := fmt.Fprintln(w.stdout, "tproxy-install", version.String())
@@ -53,8 +40,13 @@ var commands = []struct {
 	}},
 }
 
-// run returns the exit status: 0 for an end in order, 2 for a bad command
-// line, 1 for what else went wrong.
+// status is the error of a command that has said what is wrong, with its exit status.
+type status int
+
+func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// run returns the exit status: 0 on success or after SIGTERM, 2 for a bad command
+// line, 1 for every other error but a status.
 func run(w world) int {
 	if len(w.args) == 0 {
 		usage(w.stderr)
@@ -75,8 +67,11 @@ func run(w world) int {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		log := conf.log.New(w.stderr)
-		if err := c.run(ctx, log, w, conf); err != nil {
-			log.Error(c.name, "err", err)
+		var said status
+		if err := c.run(ctx, log, w, conf); errors.As(err, &said) {
+			return int(said)
+		} else if err != nil {
+			log.Error(c.name, "err", printable.Line(err.Error()))
 			return 1
 		}
 		return 0
@@ -88,24 +83,9 @@ func run(w world) int {
 	case "--version":
 		return run(world{args: []string{"version"}, getenv: w.getenv, stdout: w.stdout, stderr: w.stderr})
 	}
-	fmt.Fprintf(w.stderr, "tproxy-install: unknown command %q\n", w.args[0])
+	fmt.Fprintf(w.stderr, "tproxy-install: unknown command %s\n", printable.Quote(w.args[0]))
 	usage(w.stderr)
 	return 2
-}
-
-// injectFile writes the file with the sidecar added to stdout, and nothing if
-// there is an error.
-func injectFile(_ context.Context, _ *slog.Logger, w world, c config) error {
-	in := w.stdin
-	if c.file != "-" {
-		f, err := os.Open(c.file)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		in = f
-	}
-	return inject.Inject(in, w.stdout, inject.Options{Mode: c.settings["mode"], Image: c.image})
 }
 
 func usage(out io.Writer) {
@@ -113,10 +93,4 @@ func usage(out io.Writer) {
 	for _, c := range commands {
 		fmt.Fprintf(out, "  %-10s %s\n", c.name, c.usage)
 	}
-}
-
-// self is this program's own file. The plugin lies beside it.
-func self() (path, dir string, err error) {
-	path, err = os.Executable()
-	return path, filepath.Dir(path), err
 }

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"strings"
 	"testing"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
-// TestPreflightLeast: with CAP_SYS_ADMIN and CAP_NET_ADMIN, without any
-// capability through a user namespace, and where that is refused, too.
+// TestPreflightLeast: preflight with CAP_SYS_ADMIN and CAP_NET_ADMIN, without any
+// capability through a user namespace, and where that is refused as well.
 func TestPreflightLeast(t *testing.T) {
 	lab.Need(t, "setpriv", "unshare")
 	for _, tc := range []struct {
@@ -38,21 +36,5 @@ func TestPreflightLeast(t *testing.T) {
 			s.Path, s.Args = path, args
 			n.serve(s).want("/readyz", 200, tc.want...)
 		})
-	}
-}
-
-// TestCannotDefaultMode: a node whose kernel lacks something for its default
-// mode is not ready and says what.
-func TestCannotDefaultMode(t *testing.T) {
-	s := newStatus(contract.ModeTProxy)
-	s.set(outcome{}, "in place", nil)
-	s.setPreflight([]verdict{{Mode: contract.ModeNAT, Missing: []string{}}, {Mode: contract.ModeTProxy, Missing: []string{"nft tproxy"}}}, nil)
-	if _, err := s.readiness(); err == nil || !strings.Contains(err.Error(), "default mode tproxy needs: nft tproxy") {
-		t.Errorf("error is %v", err)
-	}
-	s.mode = contract.ModeNAT
-	text, err := s.readiness()
-	if err != nil || !strings.Contains(text, "kernel: mode tproxy lacks nft tproxy") {
-		t.Errorf("%q %v", text, err)
 	}
 }

@@ -7,15 +7,17 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/install/preflight"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
-	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
 
 // answer accepts connections in the pod and answers each text with its own
@@ -34,12 +36,22 @@ func answer(t *testing.T, pod *lab.NS, name string, port int) {
 	}}
 	lc.SetMultipathTCP(false)
 	var ln net.Listener
+	// A socket belongs to the fsuid of the thread that makes it.
+	as := func(uid int) {
+		if name == "sidecar" {
+			must(t, unix.Setfsuid(uid))
+		}
+	}
 	must(t, pod.Do(func() (err error) {
+		as(contract.ProxyUID)
+		defer as(0)
 		ln, err = lc.Listen(t.Context(), "tcp", fmt.Sprintf(":%d", port))
 		return err
 	}))
 	t.Cleanup(func() { ln.Close() })
 	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		as(contract.ProxyUID)
 		for {
 			conn, err := ln.Accept()
 			if err != nil {
@@ -72,11 +84,11 @@ func ask(conn net.Conn, text string) (string, error) {
 // TestRepair: a pod that started before the plugin is intercepted from now on,
 // its connections go on, and others are left alone.
 func TestRepair(t *testing.T) {
-	for _, mode := range modes {
+	for _, mode := range preflight.Modes() {
 		t.Run(mode, func(t *testing.T) {
 			late, right, plain := wired(t), wired(t), wired(t)
 			annotations := map[string]string{contract.AnnotationPrefix + "mode": mode, "other/annotation": "x"}
-			must(t, redirect.Apply(right.Pod.Path(), redirect.Default(mode)))
+			must(t, intercept.Apply(right.Pod.Path(), intercept.Default(contract.Mode(mode))))
 			answer(t, late.Pod, "application", 8080)
 			answer(t, late.Pod, "sidecar", contract.ProxyPort)
 
@@ -100,31 +112,38 @@ func TestRepair(t *testing.T) {
 
 			fake := &fakeRuntime{}
 			fake.set(
-				fakePod{"late", late.Pod.Path(), annotations, false},
-				fakePod{"right", right.Pod.Path(), annotations, false},
-				fakePod{"plain", plain.Pod.Path(), map[string]string{"other/annotation": "x"}, false},
-				fakePod{"host", plain.Pod.Path(), annotations, true},
-				fakePod{"wrong", plain.Pod.Path(), map[string]string{contract.AnnotationPrefix + "mode": "nut"}, false},
-				fakePod{"none", plain.Pod.Path(), map[string]string{contract.AnnotationPrefix + "mode": "none"}, false},
-				fakePod{"gone", "/run/netns/not-there", annotations, false},
+				fakePod{name: "late", netns: late.Pod.Path(), annotations: annotations},
+				fakePod{name: "right", netns: right.Pod.Path(), annotations: annotations},
+				fakePod{name: "plain", netns: plain.Pod.Path(), annotations: map[string]string{"other/annotation": "x"}},
+				fakePod{name: "host", netns: plain.Pod.Path(), annotations: annotations, host: true},
+				fakePod{name: "machine", netns: plain.Pod.Path(), annotations: annotations, handler: "kata-qemu"},
+				fakePod{name: "wrong", netns: plain.Pod.Path(), annotations: map[string]string{contract.AnnotationPrefix + "mode": "nut"}},
+				fakePod{name: "none", netns: plain.Pod.Path(), annotations: map[string]string{contract.AnnotationPrefix + "mode": "none"}},
+				fakePod{name: "gone", netns: "/run/netns/not-there", annotations: annotations},
 			)
 			n := newTestNode(t, "10-flannel.conflist")
-			s := n.start("install", "--preflight=false", "--repair", "--cri-socket", "unix://"+serveRuntime(t, fake))
-			s.want("/metrics", 200, `tproxy_install_pods_repaired_total{result="repaired"} 1`,
-				`tproxy_install_pods_repaired_total{result="failed"} 2`)
+			s := n.start("install", "--preflight=false", "--repair", "--repair-every", "1s", "--cri-socket", "unix://"+serveRuntime(t, fake))
+			s.want("/metrics", 200, `tproxy_install_pods_repaired_total{kind="came_first",result="repaired"} 1`,
+				`tproxy_install_pods_repaired_total{kind="invalid",result="failed"} 1`,
+				`tproxy_install_pods_repaired_total{kind="unknown",result="failed"} 1`,
+				fmt.Sprintf(`tproxy_install_pods{mode=%q,state="intercepted"} 2`, mode),
+				fmt.Sprintf(`tproxy_install_pods{mode=%q,state="host_network"} 1`, mode),
+				fmt.Sprintf(`tproxy_install_pods{mode=%q,state="other_stack"} 1`, mode),
+				fmt.Sprintf(`tproxy_install_pods{mode=%q,state="unknown"} 1`, mode),
+				`tproxy_install_pods{mode="nat",state="left_alone"} 1`, `tproxy_install_pods{mode="none",state="invalid"} 1`)
 
 			for _, c := range running {
 				wantAnswer(c, "application")
 			}
 			wantAnswer(dial(lab.Pod4), "sidecar")
 			wantAnswer(dial(lab.Pod6), "sidecar")
-			must(t, redirect.Check(late.Pod.Path(), redirect.Default(mode), podAddresses))
+			must(t, intercept.Check(late.Pod.Path(), intercept.Default(contract.Mode(mode)), podAddresses))
 			if got := plain.Pod.Run("nft", "list", "ruleset"); got != "" {
 				t.Errorf("a pod that did not ask was programmed:\n%s", got)
 			}
 			log := s.log.String()
 			for _, text := range []string{
-				"repaired a pod that had started without the plugin\" pod=test/late",
+				"programmed a pod that started before the plugin\" pod=test/late",
 				"pod=test/wrong sandbox=id-wrong err=\"annotation tproxy-cni.io/mode",
 				"pod=test/gone",
 			} {
@@ -136,16 +155,62 @@ func TestRepair(t *testing.T) {
 				t.Errorf("lines about other pods:\n%s", log)
 			}
 
-			// A pod that came between a rewrite of the list and our patch.
-			fake.set(fakePod{"between", plain.Pod.Path(), annotations, false})
-			n.writeConf("10-flannel.conflist", n.configs["10-flannel.conflist"])
-			s.want("/metrics", 200, `tproxy_install_pods_repaired_total{result="repaired"} 2`)
+			// A pod that was started between a rewrite of the list and its repair.
+			fake.set(fakePod{name: "between", netns: plain.Pod.Path(), annotations: annotations})
+			n.WriteConf("10-flannel.conflist", n.Configs["10-flannel.conflist"])
+			s.want("/metrics", 200, `tproxy_install_pods_repaired_total{kind="came_first",result="repaired"} 2`)
 			s.stop()
 		})
 	}
 }
 
-// TestRepairWithoutRuntime: no socket is told, once, and hinders nothing.
+// TestRepairAndTheRuntime: what the runtime does to a pod between the look that found
+// it wrong and the repair is not undone, counted or said.
+func TestRepairAndTheRuntime(t *testing.T) {
+	adding, deleting, vanishing := wired(t).Pod, wired(t).Pod, lab.New(t, "vanishing")
+	asks := map[string]string{contract.AnnotationPrefix + "mode": "nat"}
+	list := []fakePod{
+		{name: "adding", netns: adding.Path(), annotations: asks},
+		{name: "deleting", netns: deleting.Path(), annotations: asks},
+		{name: "vanishing", netns: vanishing.Path(), annotations: asks},
+	}
+	fake := &fakeRuntime{}
+	fake.set(list...)
+	var add error
+	fake.onAsked = func(name string, nth int) {
+		switch {
+		case nth != 2: // the second is right before the repair
+		case name == "adding":
+			add = intercept.Apply(adding.Path(), intercept.Default(contract.ModeNAT))
+		case name == "deleting":
+			fake.set(list[0], fakePod{name: "deleting", stopped: true}, list[2])
+		case name == "vanishing":
+			vanishing.Remove()
+			fake.set(list[0])
+		}
+	}
+	n := newTestNode(t, "10-flannel.conflist")
+	s := n.start("install", "--preflight=false", "--repair", "--repair-every", "1s", "--cri-socket", serveRuntime(t, fake))
+	s.want("/metrics", 200, `tproxy_install_pods{mode="nat",state="intercepted"} 1`)
+	must(t, add)
+	if got := deleting.Run("nft", "list", "ruleset"); got != "" {
+		t.Errorf("a pod that was stopped has been programmed:\n%s", got)
+	}
+	_, metrics, err := s.get("/metrics")
+	must(t, err)
+	for line := range strings.Lines(metrics) {
+		if strings.HasPrefix(line, "tproxy_install_pods_repaired_total{") && !strings.HasSuffix(line, " 0\n") {
+			t.Errorf("counted: %s", line)
+		}
+	}
+	s.stop()
+	if strings.Contains(s.log.String(), "pod=test/") {
+		t.Errorf("lines about them:\n%s", s.log)
+	}
+}
+
+// TestRepairWithoutRuntime: a missing socket is logged once, and does not keep the
+// installer from its other work.
 func TestRepairWithoutRuntime(t *testing.T) {
 	n := newTestNode(t, "10-flannel.conflist")
 	s := n.start("install", "--preflight=false", "--repair", "--cri-socket", filepath.Join(t.TempDir(), "none.sock"))
@@ -159,7 +224,35 @@ func TestRepairWithoutRuntime(t *testing.T) {
 	s.stop()
 }
 
-// TestManyPods: the runtime's list is as long as the kubelet would take it.
+// TestRepairSparesTheNode: a runtime that names the node's network namespace for
+// a pod's is refused, also while the main thread is in another namespace, as
+// after a CHECK that ran on it. Here a namespace stands for the node's.
+func TestRepairSparesTheNode(t *testing.T) {
+	stand := wired(t).Pod
+	before := stand.Run("nft", "list", "ruleset")
+	for _, stray := range []bool{false, true} {
+		fake := &fakeRuntime{}
+		fake.set(fakePod{name: "node", netns: stand.Path(), annotations: map[string]string{contract.AnnotationPrefix + "mode": "nat"}})
+		cmd := newTestNode(t, "10-flannel.conflist").command("install", "--preflight=false", "--listen", "127.0.0.1:0",
+			"--repair", "--cri-socket", serveRuntime(t, fake))
+		if stray {
+			cmd.Env = append(cmd.Env, envStray+"=1")
+		}
+		p := stand.StartCmd(cmd)
+		lab.Eventually(t, "a refusal", func() error {
+			if !strings.Contains(p.Output(), "is the node's own network namespace") {
+				return errors.New(p.Output())
+			}
+			return nil
+		})
+		p.Kill()
+		if after := stand.Run("nft", "list", "ruleset"); after != before {
+			t.Errorf("stray main thread %t: the node was programmed:\n%s", stray, after)
+		}
+	}
+}
+
+// TestManyPods: a list of pods as long as the kubelet accepts it from a runtime.
 func TestManyPods(t *testing.T) {
 	fake := &fakeRuntime{}
 	annotations := map[string]string{"large": strings.Repeat("x", 200<<10), contract.AnnotationPrefix + "mode": "none"}
@@ -167,57 +260,8 @@ func TestManyPods(t *testing.T) {
 	for i := range 50 { // 10 MB
 		pods = append(pods, fakePod{name: fmt.Sprint(i), annotations: annotations})
 	}
-	fake.set(append(pods, fakePod{"last", "", map[string]string{contract.AnnotationPrefix + "mode": "nut"}, false})...)
+	fake.set(append(pods, fakePod{name: "last", annotations: map[string]string{contract.AnnotationPrefix + "mode": "nut"}})...)
 	s := newTestNode(t, "10-flannel.conflist").start("install", "--preflight=false", "--repair", "--cri-socket", serveRuntime(t, fake))
-	s.want("/metrics", 200, `tproxy_install_pods_repaired_total{result="failed"} 1`)
+	s.want("/metrics", 200, `tproxy_install_pods_repaired_total{kind="invalid",result="failed"} 1`)
 	s.stop()
-}
-
-// TestNotOurs looks only: what it is about must never be tried.
-func TestNotOurs(t *testing.T) {
-	if err := notOurs(ownNetNS); err == nil || !strings.Contains(err.Error(), "the node's own network namespace") {
-		t.Errorf("own: %v", err)
-	}
-	lab.Need(t)
-	if err := notOurs(lab.New(t, "pod").Path()); err != nil {
-		t.Errorf("another: %v", err)
-	}
-}
-
-// TestNetNSPath: what runtimes tell of a sandbox, with what does not matter cut
-// short: containerd 2.1 as `crictl inspectp` shows it; CRI-O 1.34 after its
-// server/sandbox_status.go, with an infra container and, by default, without.
-func TestNetNSPath(t *testing.T) {
-	const namespaces = `"linux":{"resources":{"cpu":{"shares":2}},"cgroupsPath":"kubepods","namespaces":[` +
-		`{"type":"pid"},{"type":"network","path":"PATH"},{"type":"uts","path":"/var/run/utsns/46775c43"}],"maskedPaths":["/proc/acpi"]}`
-	path := filepath.Join(t.TempDir(), "46775c43-417c-4b84-891b-0053bc45c006")
-	must(t, os.WriteFile(path, nil, 0o600))
-	for name, text := range map[string]string{
-		"containerd": `{"pid":4711,"processStatus":"running","netNamespaceClosed":false,"image":"pause:3.10","snapshotKey":"a","snapshotter":"overlayfs",` +
-			`"runtimeHandler":"","runtimeType":"io.containerd.runc.v2","runtimeOptions":null,"config":{"metadata":{"name":"web"},"linux":{"cgroup_parent":"kubepods"}},` +
-			`"runtimeSpec":{"ociVersion":"1.2.1","annotations":{"io.kubernetes.cri.sandbox-id":"a"},` + namespaces + `},` +
-			`"cniResult":{"Interfaces":{"eth0":{"IPConfigs":[{"IP":"192.168.1.1"}],"Sandbox":"PATH"}}}}`,
-		"CRI-O, infra container": `{"image":"registry.k8s.io/pause:3.10","pid":4711,"runtimeSpec":{"ociVersion":"1.2.1","process":{"args":["/pause"]},` + namespaces + `}}`,
-		"CRI-O":                  `{"runtimeSpec":{"ociVersion":"1.2.1","annotations":{"io.kubernetes.cri-o.Spoofed":"true"},` + namespaces + `}}`,
-	} {
-		got, err := netNSPath(map[string]string{"info": strings.ReplaceAll(text, "PATH", path)})
-		if err != nil || got != path {
-			t.Errorf("%s: %q %v", name, got, err)
-		}
-		// The node's /var/run is a link to /run, which our image lacks.
-		_, err = netNSPath(map[string]string{"info": strings.ReplaceAll(text, "PATH", "/var/run/netns/gone")})
-		if err == nil || !strings.Contains(err.Error(), " /run/netns/gone:") {
-			t.Errorf("%s, gone: %v", name, err)
-		}
-	}
-	for text, want := range map[string]string{
-		"":   "has no info of the sandbox",
-		"{}": "names no network namespace", // CRI-O 1.20, which lacks the annotations, too
-		`{"runtimeSpec":{"linux":{"namespaces":[{"type":"network"},{"type":"pid","path":"/proc/1/ns/pid"}]}}}`: "names no network namespace",
-		`[`: "read the runtime's info",
-	} {
-		if _, err := netNSPath(map[string]string{"info": text}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error is %v", text, err)
-		}
-	}
 }

@@ -16,8 +16,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
 // service is tproxy-install as a DaemonSet runs it.
@@ -30,13 +31,13 @@ type service struct {
 	url  string
 }
 
-func (n *theNode) start(verb string, args ...string) *service {
+func (n *testNode) start(verb string, args ...string) *service {
 	n.t.Helper()
 	return n.serve(n.command(verb, append(args, "--listen", "127.0.0.1:0")...))
 }
 
 // serve starts cmd and waits until it listens.
-func (n *theNode) serve(cmd *exec.Cmd) *service {
+func (n *testNode) serve(cmd *exec.Cmd) *service {
 	n.t.Helper()
 	s := &service{Cmd: cmd, t: n.t, log: &lab.Output{}, done: make(chan struct{})}
 	s.Stdout, s.Stderr = s.log, s.log
@@ -90,7 +91,7 @@ func (s *service) want(path string, code int, texts ...string) {
 	})
 }
 
-// stop ends it as the kubelet does and wants an end in order.
+// stop ends it as the kubelet does and wants status 0.
 func (s *service) stop() {
 	s.t.Helper()
 	must(s.t, s.Process.Signal(syscall.SIGTERM))
@@ -100,10 +101,10 @@ func (s *service) stop() {
 	}
 }
 
-func (n *theNode) wantPlugins(list ...string) {
+func (n *testNode) wantPlugins(list ...string) {
 	n.t.Helper()
 	lab.Eventually(n.t, fmt.Sprintf("plugins %q", list), func() error {
-		l, err := load(n.confDir)
+		l, err := nodetest.Load(n.ConfDir)
 		if err != nil {
 			return err
 		}
@@ -118,8 +119,9 @@ func (n *theNode) wantPlugins(list ...string) {
 	})
 }
 
-// TestService is a node's life: it waits for the cluster's network, keeps what
-// others change, survives its own end, and is taken out by an explicit step.
+// TestService is a node's life: the installer waits for the cluster's network,
+// repairs what others change, leaves the plugin when it ends, and uninstall takes
+// it out.
 func TestService(t *testing.T) {
 	n := newTestNode(t)
 	s := n.start("install", "--preflight=false")
@@ -127,26 +129,25 @@ func TestService(t *testing.T) {
 	s.want("/readyz", 503, "not ready: no network configuration: the cluster's network plugin has not written one yet")
 	s.want("/metrics", 200, `tproxy_install_error{reason="waiting"} 1`, "tproxy_install_ready 0")
 
-	flannel, err := os.ReadFile("testdata/10-flannel.conflist")
-	must(t, err)
+	flannel := nodetest.Configs(t, "10-flannel.conflist")["10-flannel.conflist"]
 	// Not atomically, as k3s does.
-	f, err := os.Create(filepath.Join(n.confDir, "10-flannel.conflist"))
+	f, err := os.Create(filepath.Join(n.ConfDir, "10-flannel.conflist"))
 	must(t, err)
 	_, err = f.Write(flannel[:100])
 	must(t, err)
-	s.want("/readyz", 503, "10-flannel.conflist is invalid", "waiting for whoever is writing it")
+	s.want("/readyz", 503, "10-flannel.conflist is invalid", "waiting until it is completely written")
 	_, err = f.Write(flannel[100:])
 	must(t, err)
 	must(t, f.Close())
-	n.configs["10-flannel.conflist"] = string(flannel)
+	n.Configs["10-flannel.conflist"] = string(flannel)
 	base := []string{"flannel", "portmap", "bandwidth"}
 	ours := append(slices.Clone(base), contract.PluginType)
 	n.wantPlugins(ours...)
-	s.want("/readyz", 200, "entry in "+filepath.Join(n.confDir, "10-flannel.conflist"), "plugin ")
+	s.want("/readyz", 200, "entry in "+filepath.Join(n.ConfDir, "10-flannel.conflist"), "plugin ")
 
-	n.writeConf("10-flannel.conflist", string(flannel)) // k3s starts again
+	n.WriteConf("10-flannel.conflist", string(flannel)) // k3s starts again
 	n.wantPlugins(ours...)
-	binary := filepath.Join(n.binDir, contract.PluginType)
+	binary := filepath.Join(n.BinDir, contract.PluginType)
 	must(t, os.Remove(binary))
 	lab.Eventually(t, "binary", func() error { _, err := os.Stat(binary); return err })
 	s.want("/metrics", 200, `tproxy_install_patches_total{reason="entry missing"} 2`,
@@ -154,30 +155,30 @@ func TestService(t *testing.T) {
 		`tproxy_install_error{reason="waiting"} 0`, "tproxy_install_build_info{version=")
 
 	// The directory itself is made anew.
-	must(t, os.Rename(n.confDir, n.confDir+".old"))
-	must(t, os.Mkdir(n.confDir, 0o755))
-	n.writeConf("10-flannel.conflist", string(flannel))
+	must(t, os.Rename(n.ConfDir, n.ConfDir+".old"))
+	must(t, os.Mkdir(n.ConfDir, 0o755))
+	n.WriteConf("10-flannel.conflist", string(flannel))
 	n.wantPlugins(ours...)
 
 	// A restart, an upgrade, a reboot.
-	before := [2]map[string]string{tree(t, n.confDir), tree(t, n.binDir)}
+	before := [2]map[string]string{nodetest.Tree(t, n.ConfDir), nodetest.Tree(t, n.BinDir)}
 	s.stop()
-	if diff := cmp.Diff(before, [2]map[string]string{tree(t, n.confDir), tree(t, n.binDir)}); diff != "" {
+	if diff := cmp.Diff(before, [2]map[string]string{nodetest.Tree(t, n.ConfDir), nodetest.Tree(t, n.BinDir)}); diff != "" {
 		t.Errorf("SIGTERM changed the node:\n%s", diff)
 	}
 
 	u := n.start("uninstall")
 	u.want("/readyz", 200, "uninstalled")
 	n.wantPlugins(base...)
-	if left := n.programs(); len(left) > 0 {
+	if left := n.Programs(); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
-	// An installer of before, somewhere at its end, does it once more.
-	_, err = n.node().install(t.Context())
+	// An old installer, just before its end, installs once more.
+	_, err = n.Installer().Install(t.Context())
 	must(t, err)
 	n.wantPlugins(base...)
 	lab.Eventually(t, "binary gone", func() error {
-		if left := n.programs(); len(left) > 0 {
+		if left := n.Programs(); len(left) > 0 {
 			return fmt.Errorf("left: %d files", len(left))
 		}
 		return nil
@@ -185,12 +186,12 @@ func TestService(t *testing.T) {
 	u.stop()
 }
 
-// TestSurge: two installers with different defaults. Both are there for a
-// while, a runtime never sees anything unsound, and the one that stays has its
-// way.
+// TestSurge: two installers with different defaults run at the same time for a
+// while. The invariants hold, and the node ends up with the entry of the one that
+// stays.
 func TestSurge(t *testing.T) {
 	n := newTestNode(t, "10-flannel.conflist")
-	end := n.observe()
+	end := n.Observe()
 	old := n.start("install", "--preflight=false", "--proxy-port", "6000")
 	old.want("/readyz", 200)
 	younger := n.start("install", "--preflight=false", "--proxy-port", "7000")
@@ -198,7 +199,7 @@ func TestSurge(t *testing.T) {
 	old.stop()
 	end()
 	lab.Eventually(t, "the younger one's entry", func() error {
-		data, err := os.ReadFile(filepath.Join(n.confDir, "10-flannel.conflist"))
+		data, err := os.ReadFile(filepath.Join(n.ConfDir, "10-flannel.conflist"))
 		if err == nil && !strings.Contains(string(data), `"proxyPort":7000`) {
 			err = errors.New(string(data))
 		}

@@ -11,16 +11,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
-	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
+	"github.com/tproxy-cni/tproxy-cni/internal/printable"
+	"github.com/tproxy-cni/tproxy-cni/internal/settings"
 )
 
-// ownNetNS is the pod's, for an init container.
-const ownNetNS = "/proc/self/ns/net"
+// ownNetNS is the network namespace that this program was started in: the pod's
+// for setup, the node's for install. Not /proc/self, which is the main thread's:
+// that one may have been left behind in a scratch namespace of CHECK.
+const ownNetNS = "/proc/thread-self/ns/net"
 
-// setup programs the pod that this process is in. An init container needs
-// CAP_NET_ADMIN for it, and sysctls that are right already: a container's
-// /proc/sys is read-only unless it is privileged.
+// setup programs the pod that this process runs in. An init container needs
+// CAP_NET_ADMIN and sysctls that are set already: /proc/sys is read-only in a
+// container that is not privileged.
 func setup(_ context.Context, log *slog.Logger, _ world, c config) error {
 	s := settings.New()
 	s.Flags(c.settings)
@@ -28,24 +31,31 @@ func setup(_ context.Context, log *slog.Logger, _ world, c config) error {
 	if err != nil {
 		return err
 	}
-	wrong, err := redirect.WrongSysctls(ownNetNS)
+	wrong, err := intercept.WrongSysctls(ownNetNS)
 	if err != nil {
 		return err
 	}
-	if err := writable(wrong); err != nil {
+	if err := checkWritable(wrong); err != nil {
 		return err
 	}
-	if err := redirect.Apply(ownNetNS, conf); err != nil {
+	if err := intercept.Apply(ownNetNS, conf); err != nil {
 		return err
 	}
 	log.Info("programmed", "mode", conf.Mode, "interface", conf.Interface,
-		"proxyPort", conf.ProxyPort, "adminPort", conf.AdminPort, "proxyUID", conf.ProxyUID)
+		"proxy_port", conf.ProxyPort, "admin_port", conf.AdminPort, "proxy_uid", conf.ProxyUID)
+	others, err := intercept.Others(ownNetNS, conf)
+	if err != nil {
+		log.Warn("cannot look for other interceptors", "err", printable.Line(err.Error()))
+	}
+	for _, o := range others {
+		log.Warn("another interceptor takes this pod's connections: "+intercept.OthersMean, "rule", printable.Line(o.String()))
+	}
 	return nil
 }
 
-// writable says, before anything is changed, what to do where sysctls have to
-// be written and cannot be.
-func writable(sysctls []string) error {
+// checkWritable returns an error that says what to do if sysctls must be written
+// and cannot be, before anything is changed.
+func checkWritable(sysctls []string) error {
 	var refused []error
 	var names []string
 	for _, name := range sysctls {

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
-	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
+	"github.com/tproxy-cni/tproxy-cni/install/preflight"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
 
 // wired is a pod with both addresses and a client.
@@ -22,15 +24,15 @@ func wired(t *testing.T) *lab.Net {
 
 var podAddresses = []netip.Addr{netip.MustParseAddr(lab.Pod4), netip.MustParseAddr(lab.Pod6)}
 
-// TestSetup: an init container's CAP_NET_ADMIN is enough where the sysctls are
-// right already; where they are not and cannot be written, they are named and
+// TestSetup: an init container needs only CAP_NET_ADMIN if the sysctls are set
+// already; if they are not and cannot be written, the error names them and
 // nothing is changed.
 func TestSetup(t *testing.T) {
 	readOnly := []string{
 		"unshare", "--mount", "sh", "-c",
 		`mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"`, "sh",
 	}
-	for _, mode := range modes {
+	for _, mode := range preflight.Modes() {
 		for _, tc := range []struct {
 			name   string
 			front  []string
@@ -45,7 +47,9 @@ func TestSetup(t *testing.T) {
 				pod := wired(t).Pod
 				n := newTestNode(t)
 				if tc.preset {
-					for _, key := range redirect.Sysctls() {
+					needed, err := intercept.WrongSysctls(pod.Path())
+					must(t, err)
+					for _, key := range needed {
 						pod.Sysctl(key, "1")
 					}
 				}
@@ -70,14 +74,24 @@ func TestSetup(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%v\n%s", err, out)
 				}
-				c := redirect.Default(mode)
-				c.IncludePorts = []redirect.PortRange{{Low: 80, High: 80}, {Low: 8000, High: 8099}}
-				c.ExcludePorts = []redirect.PortRange{{Low: 8001, High: 8001}}
-				must(t, redirect.Check(pod.Path(), c, podAddresses))
+				if tc.front != nil && mode == contract.ModeNAT {
+					// It works without these, and leaves them as they are.
+					for _, name := range []string{"close_wait", "last_ack", "fin_wait"} {
+						key := "net.netfilter.nf_conntrack_tcp_timeout_" + name
+						if now := strings.TrimSpace(pod.Run("sysctl", "-n", key)); now == "300" {
+							t.Errorf("%s is %s although /proc/sys is read-only", key, now)
+						}
+						pod.Sysctl(key, "300")
+					}
+				}
+				c := intercept.Default(contract.Mode(mode))
+				c.IncludePorts = []intercept.PortRange{{Low: 80, High: 80}, {Low: 8000, High: 8099}}
+				c.ExcludePorts = []intercept.PortRange{{Low: 8001, High: 8001}}
+				must(t, intercept.Check(pod.Path(), c, podAddresses))
 				if out, err := setup(); err != nil { // the kubelet may run it again
 					t.Errorf("twice: %v\n%s", err, out)
 				}
-				must(t, redirect.Check(pod.Path(), c, podAddresses))
+				must(t, intercept.Check(pod.Path(), c, podAddresses))
 			})
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // webPort is where nginx listens, the application of most tests.
@@ -51,7 +51,7 @@ http {
 	return d, p.Pod.StartAs(app, "nginx", "-e", "stderr", "-c", conf).WaitListen(n)
 }
 
-// ask asks nginx over a connection who its peer is: "address:port".
+// ask returns the peer that nginx sees on a connection, as "address:port".
 func ask(conn net.Conn) (string, error) {
 	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 		return "", err
@@ -76,7 +76,7 @@ func peer(text string) (string, error) {
 	return net.JoinHostPort(f[0], f[1]), nil
 }
 
-// wantExact makes one connection from the client to nginx and compares.
+// wantExact makes one connection from the client to nginx and compares the addresses.
 func (p *pod) wantExact(t *testing.T, f family) {
 	t.Helper()
 	p.wantExactAt(t, f.client, addr(f.pod, webPort))
@@ -104,6 +104,14 @@ func (p *pod) wantExactAt(t *testing.T, from, to string) {
 // hold starts a client program whose stdin stays open until the test's end.
 func (p *pod) hold(t *testing.T, ns *lab.NS, args ...string) *lab.Proc {
 	t.Helper()
+	proc, _ := talker(t, ns, args...)
+	return proc
+}
+
+// talker starts a program and returns what writes to its stdin, which stays open
+// until the test's end.
+func talker(t *testing.T, ns *lab.NS, args ...string) (*lab.Proc, func(string)) {
+	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -113,18 +121,22 @@ func (p *pod) hold(t *testing.T, ns *lab.NS, args ...string) *lab.Proc {
 	proc := ns.StartCmd(cmd)
 	r.Close()
 	t.Cleanup(func() { w.Close(); proc.Kill() })
-	return proc
+	return proc, func(text string) {
+		if _, err := w.WriteString(text); err != nil {
+			t.Log(err) // the program has ended
+		}
+	}
 }
 
-// socketTo is the local address of a namespace's only established connection
-// to a port: the client's own view of itself.
+// socketTo is the local address of a namespace's only established connection to a
+// port, as the kernel has it.
 func socketTo(t *testing.T, ns *lab.NS, port int) string {
 	t.Helper()
 	out := ns.Run("ss", "-Htn", "state", "established", "dport", "=", fmt.Sprintf(":%d", port))
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	f := strings.Fields(lines[0])
 	if len(lines) != 1 || len(f) < 4 {
-		t.Fatalf("not one connection to port %d:\n%s", port, out)
+		t.Fatalf("want exactly one connection to port %d:\n%s", port, out)
 	}
 	return f[2]
 }

@@ -2,7 +2,9 @@ package integration
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"unsafe"
 
@@ -11,7 +13,7 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
-// rootAttacks are those of a container's root with NET_RAW.
+// rootAttacks are the attacks of a container's root with NET_RAW.
 var rootAttacks = []attack{
 	{name: "transparent tcp", from: foreign, run: func(a aim) error {
 		return a.tcp(a.transparent(), device(a.Dev), a.bind(), a.connect(a.Dst, discard))
@@ -99,12 +101,70 @@ var rootAttacks = []attack{
 		}
 		return on(unix.AF_PACKET, unix.SOCK_RAW, 0, a.toNode(unix.ETH_P_ARP, a.ethernet(unix.ETH_P_ARP, a.arp())))
 	}},
+	// With the pod's own source address, so that only the contents are foreign: a
+	// ring's frame can be changed after the rules have read it, the kernel writes a
+	// checksum wherever the sender wants, and a bridge learns from the frame's
+	// source address where to send another host's traffic.
+	{name: "own frame from another's hardware address", from: foreign, run: func(a aim) error {
+		return a.frame(nil, a.own(unix.IPPROTO_UDP, a.named()))
+	}},
+	{name: "own frame with a checksum to fill in", from: foreign, run: func(a aim) error {
+		header := []byte{1, 0, 0, 0, 0, 0, 20, 0, 6, 0} // struct virtio_net_hdr: needs a checksum, from byte 20 on, into byte 26, IPv4's source
+		if !a.Own.Is4() {
+			header[6], header[8] = 40, 0
+		}
+		f := a.ethernet(a.etherType(), a.own(unix.IPPROTO_UDP, a.named()))
+		return on(unix.AF_PACKET, unix.SOCK_RAW, 0, option("PACKET_VNET_HDR", unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1),
+			a.toNode(int(a.etherType()), slices.Concat(header, f)))
+	}},
+	{name: "own frame in a ring", from: foreign, run: func(a aim) error {
+		return a.sendRing(a.ethernet(a.etherType(), a.own(unix.IPPROTO_UDP, a.named())))
+	}},
+	{name: "own arp from another's hardware address", from: foreign, run: func(a aim) error {
+		if err := a.notIn6(); err != nil {
+			return err
+		}
+		about := a
+		about.src, about.Dst = a.Own, a.src
+		return on(unix.AF_PACKET, unix.SOCK_RAW, 0, a.toNode(unix.ETH_P_ARP, a.ethernet(unix.ETH_P_ARP, about.arp())))
+	}},
+
+	// Neighbour discovery by a raw socket, with the pod's own source or none.
+	{name: "neighbour advertisement", from: foreign, run: func(a aim) error { return a.discovery(136, a.Own) }},
+	{name: "router advertisement", from: foreign, run: func(a aim) error { return a.discovery(134, a.Own) }},
+	{name: "redirect", from: foreign, run: func(a aim) error { return a.discovery(137, a.Own) }},
+	{name: "probe of another's address", from: foreign, run: func(a aim) error { return a.discovery(135, netip.IPv6Unspecified()) }},
+	{name: "advertisement behind options", from: foreign, run: func(a aim) error { return a.discovery(136, a.Own, unix.IPPROTO_ICMPV6, 0, 1, 4, 0, 0, 0, 0) }},
 	{name: "express data path", from: foreign, run: func(a aim) error {
 		if err := a.notIn6(); err != nil {
 			return err // the one queue is busy for a while
 		}
 		return sendXDP(a.ifindex(), a.ethernet(a.etherType(), a.packet(unix.IPPROTO_UDP, udpHeader)))
 	}, limit: "an AF_XDP socket gives its frames to the driver, past every hook of the pod"},
+}
+
+// own is a packet from the pod's own address.
+func (a aim) own(proto byte, rest []byte) []byte {
+	a.src = a.Own
+	return a.packet(proto, rest)
+}
+
+// named is a UDP packet with the attack's address in its payload.
+func (a aim) named() []byte { return append(slices.Clone(udpHeader), a.src.AsSlice()...) }
+
+// discovery is a message of neighbour discovery (RFC 4861) about the attack's
+// address, behind hop-by-hop options if there are any.
+func (a aim) discovery(kind byte, from netip.Addr, options ...byte) error {
+	if a.Own.Is4() {
+		return errors.ErrUnsupported
+	}
+	message := slices.Concat([]byte{kind, 0, 0, 0, 0x60, 0, 0, 0}, a.src.AsSlice(), a.src.AsSlice())
+	about := a
+	about.src = from
+	if len(options) > 0 {
+		return a.rawIP(about.packet(unix.IPPROTO_HOPOPTS, append(options, message...)))
+	}
+	return a.rawIP(about.packet(unix.IPPROTO_ICMPV6, message))
 }
 
 func marked() step { return option("SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, contract.Mark) }
@@ -234,8 +294,8 @@ func (a aim) arp() []byte {
 
 func swap16(v uint16) uint16 { return v<<8 | v>>8 }
 
-// sendtoSpkt sends by a socket of type SOCK_PACKET, whose address package unix
-// has not: family, device name, protocol.
+// sendtoSpkt sends with a socket of type SOCK_PACKET, whose address type package unix
+// lacks: family, device name, protocol.
 func sendtoSpkt(fd int, dev string, kind uint16, frame []byte) error {
 	sa := struct {
 		family uint16
@@ -249,61 +309,4 @@ func sendtoSpkt(fd int, dev string, kind uint16, frame []byte) error {
 		return errno
 	}
 	return nil
-}
-
-// sendXDP sends a frame by an AF_XDP socket: the driver gets it from shared
-// memory.
-func sendXDP(ifindex int, frame []byte) error {
-	const size = 16 * 4096
-	return on(unix.AF_XDP, unix.SOCK_RAW, 0, step{"xdp", func(fd int) error {
-		defer unix.Close(fd) // a queue has one socket
-		mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-		if err != nil {
-			return err
-		}
-		copy(mem, frame)
-		reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&mem[0]))), Len: size, Size: 4096}
-		if err := setXDP(fd, unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg)); err != nil {
-			return err
-		}
-		ring := uint32(16)
-		for _, opt := range []int{unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_TX_RING} {
-			if err := setXDP(fd, opt, unsafe.Pointer(&ring), 4); err != nil {
-				return err
-			}
-		}
-		var offs unix.XDPMmapOffsets
-		length := uint32(unsafe.Sizeof(offs))
-		if _, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_MMAP_OFFSETS,
-			uintptr(unsafe.Pointer(&offs)), uintptr(unsafe.Pointer(&length)), 0); errno != 0 {
-			return errno
-		}
-		tx, err := unix.Mmap(fd, unix.XDP_PGOFF_TX_RING, int(offs.Tx.Desc)+16*16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
-		if err != nil {
-			return err
-		}
-		defer unix.Munmap(tx)
-		if err := unix.Bind(fd, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(ifindex)}); err != nil {
-			return err
-		}
-		binary.NativeEndian.PutUint64(tx[offs.Tx.Desc:], 0)
-		binary.NativeEndian.PutUint32(tx[offs.Tx.Desc+8:], uint32(len(frame)))
-		binary.NativeEndian.PutUint32(tx[offs.Tx.Producer:], 1)
-		return ignoring(unix.Sendto(fd, nil, unix.MSG_DONTWAIT, nil), unix.EAGAIN)
-	}})
-}
-
-func setXDP(fd, opt int, value unsafe.Pointer, size uintptr) error {
-	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_XDP, uintptr(opt), uintptr(value), size, 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-func ignoring(err, harmless error) error {
-	if err == harmless {
-		return nil
-	}
-	return err
 }

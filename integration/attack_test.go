@@ -18,27 +18,27 @@ import (
 // attacker of the guard's tests.
 const attackArg = "attack"
 
-// attack is one way to send something from an address that is not the pod's.
+// attack is one way to send a packet from an address that is not the pod's.
 type attack struct {
 	name string
 	from kind            // of address
 	run  func(aim) error // errors.ErrUnsupported where the kernel has no such thing in that family
 
-	// limit says why the rules do not stop it, if they do not.
+	// limit is why the rules do not stop it; empty if they do.
 	limit string
 }
 
-// kind is which address an attack uses as its source. Each attack has one of
-// its own, so that a capture tells which of them got out.
+// kind is the kind of source address. Each attack has an address of its own, so that a
+// capture shows which of them got out.
 type kind int
 
 const (
-	foreign   kind = iota // nobody's
+	foreign   kind = iota // not assigned to any host
 	loopback              // of 127.0.0.0/8, or ::1
 	linkLocal             // of 169.254.0.0/16, or fe80::/10
 )
 
-// aim is what an attack is given.
+// aim is an attack's input.
 type aim struct {
 	Own netip.Addr       // the pod's
 	Dst netip.Addr       // the client's
@@ -57,11 +57,13 @@ type order struct {
 	Accept int // port on which connections through the sidecar come
 }
 
-// attackLists are who attacks and how.
+// attackLists are the attacks by the user that makes them.
 var attackLists = map[string][]attack{
 	"user": userAttacks, // no capability
 	"root": rootAttacks, // NET_RAW, as runtimes give it by default
 	"lo":   loAttacks,   // towards the application, over lo
+
+	"lo root": loRootAttacks, // the same, with NET_RAW
 }
 
 // source is the address that the attack with this number uses.
@@ -78,8 +80,8 @@ func (a attack) source(number int, like netip.Addr) netip.Addr {
 	return forms[1]
 }
 
-// attackMain is the attacker's main. It says of each attack whether the kernel
-// took the packet: that is not yet to say that it came out.
+// attackMain is the attacker's main. It reports for each attack whether the kernel
+// accepted the packet, which does not mean that it left the pod.
 func attackMain(args []string) {
 	var o order
 	if err := json.Unmarshal([]byte(args[0]), &o); err != nil {
@@ -148,13 +150,13 @@ func (a aim) accepted() (int, error) {
 	}
 }
 
-// step does something with a socket.
+// step is an operation on a socket.
 type step struct {
 	name string
 	do   func(fd int) error
 }
 
-// on does the steps on a new socket.
+// on runs the steps on a new socket.
 func on(domain, sort, proto int, steps ...step) error {
 	fd, err := unix.Socket(domain, sort|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
@@ -163,7 +165,7 @@ func on(domain, sort, proto int, steps ...step) error {
 	return with(fd, steps...)
 }
 
-// notIn6 is where an attack stops that IPv6 has no way for.
+// notIn6 ends an attack that IPv6 does not have.
 func (a aim) notIn6() error {
 	if !a.Own.Is4() {
 		return errors.ErrUnsupported
@@ -171,7 +173,7 @@ func (a aim) notIn6() error {
 	return nil
 }
 
-// with does the steps on a socket and leaves it open.
+// with runs the steps on a socket and leaves it open.
 func with(fd int, steps ...step) error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return err
@@ -197,8 +199,8 @@ func (a aim) raw(proto int, steps ...step) error {
 	return on(a.domain(), unix.SOCK_RAW, proto, steps...)
 }
 
-// sockaddr is for the attack's family; link-local addresses are those of the
-// pod's cable.
+// sockaddr is for the attack's family; link-local addresses are on the pod's
+// interface.
 func (a aim) sockaddr(ip netip.Addr, port int) unix.Sockaddr {
 	if ip.Is4() {
 		return &unix.SockaddrInet4{Addr: ip.As4(), Port: port}
@@ -224,7 +226,7 @@ func (a aim) bindTo(ip netip.Addr, port int) step {
 	return step{"bind", func(fd int) error { return unix.Bind(fd, a.sockaddr(ip, port)) }}
 }
 
-// connect begins a connection.
+// connect starts to connect.
 func (a aim) connect(ip netip.Addr, port int) step {
 	return step{"connect", func(fd int) error {
 		err := unix.Connect(fd, a.sockaddr(ip, port))

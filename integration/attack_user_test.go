@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// payload is what attacks send where anything will do; no zeros, and no
-// address in it.
+// payload is what attacks send where the contents do not matter: no zeros, and no
+// address.
 var payload = []byte("spoofed")
 
-// unspecified is a sockaddr of family AF_UNSPEC, which package unix has not.
+// unspecified is a sockaddr of family AF_UNSPEC, which package unix lacks.
 func unspecified() unsafe.Pointer { return unsafe.Pointer(new([16]byte)) }
 
 const discard = 9
 
-// userAttacks are those of a process without any capability.
+// userAttacks are the attacks of a process without capabilities.
 var userAttacks = []attack{
 	{name: "tcp", from: foreign, run: func(a aim) error {
 		return a.tcp(a.bind(), a.connect(a.Dst, discard))
@@ -115,7 +115,8 @@ var loAttacks = []attack{
 		if err != nil {
 			return err
 		}
-		// The pod's own socket knocks at the foreign one while that knocks at it.
+		// Simultaneous open: the pod's own socket and the foreign one connect to
+		// each other.
 		const here, there = 7001, 7002
 		if err := with(fd, disconnect, a.bindToAs(fd, a.Own, here), a.connectToAs(fd, a.src, there)); err != nil {
 			return err
@@ -124,7 +125,7 @@ var loAttacks = []attack{
 	}},
 }
 
-// An accepted socket is of the dual-stack listener, so IPv4 is mapped on it.
+// The accepted socket's listener is dual-stack, so IPv4 addresses are mapped.
 func (a aim) as(fd int) aim {
 	if domain, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); domain == unix.AF_INET6 && a.Own.Is4() {
 		return a.mapped()

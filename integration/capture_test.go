@@ -10,10 +10,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
-// capture keeps what comes out of a pod, seen from the other end of the cable.
+// capture has the frames that leave a pod, captured at the other end of its veth.
 type capture struct {
 	mu     sync.Mutex
 	frames [][]byte
@@ -54,7 +54,7 @@ func packetSocket(link string) (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	// The reader looks at done that often.
+	// How often the reader checks done.
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}); err != nil {
 		return -1, os.NewSyscallError("setsockopt SO_RCVTIMEO", err)
 	}
@@ -79,7 +79,7 @@ func (c *capture) read(fd int, done <-chan struct{}) {
 	}
 }
 
-// with returns the first frame in which the bytes are.
+// with returns the first frame that contains the bytes.
 func (c *capture) with(part []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,7 +91,7 @@ func (c *capture) with(part []byte) []byte {
 	return nil
 }
 
-// wait waits until a frame with the bytes has come.
+// wait waits until a frame with the bytes has been captured.
 func (c *capture) wait(t *testing.T, part []byte) {
 	t.Helper()
 	lab.Eventually(t, fmt.Sprintf("capture of %q", part), func() error {

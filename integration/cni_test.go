@@ -16,7 +16,7 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
-// TestCNI is a pod's life in every chain, mode and set of families.
+// TestCNI runs ADD, CHECK and DEL in every chain, mode and set of families.
 func TestCNI(t *testing.T) {
 	versions := []string{"0.4.0", "1.0.0", "1.1.0"}
 	n := 0
@@ -51,7 +51,7 @@ func (p *pod) life(t *testing.T) {
 	}
 }
 
-// TestGC: cnitool's gc holds no attachment for valid, so it detaches the pod.
+// TestGC: cnitool's gc passes no valid attachments, so it detaches the pod.
 func TestGC(t *testing.T) {
 	t.Parallel()
 	p := newPod(t, setup{mode: contract.ModeNAT})
@@ -71,8 +71,8 @@ func TestDelWithoutNamespace(t *testing.T) {
 	p.mustCNI("del")
 }
 
-// TestTakenOut: our ADD and DEL leave a pod as the chain before us made it, and
-// what that chain said passes through.
+// TestTakenOut: our ADD and DEL leave a pod as the plugins before us made it, and pass
+// on prevResult.
 func TestTakenOut(t *testing.T) {
 	for version, mode := range map[string]string{"0.4.0": contract.ModeTProxy, "1.0.0": contract.ModeNAT, "1.1.0": contract.ModeTProxy} {
 		t.Run(version, func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestLeftAlone(t *testing.T) {
 	}
 }
 
-// TestNodeDefault: the conflist's settings are for pods that say nothing.
+// TestNodeDefault: the conflist's settings apply to pods without annotations.
 func TestNodeDefault(t *testing.T) {
 	t.Parallel()
 	p := prepare(t, setup{entry: map[string]any{"mode": contract.ModeTProxy, "excludeInboundPorts": "22"}})
@@ -149,7 +149,7 @@ func TestNodeDefault(t *testing.T) {
 	}
 }
 
-// TestBadAnnotations: one error names all that is wrong, and nothing is done.
+// TestBadAnnotations: one error names every fault, and the pod is not changed.
 func TestBadAnnotations(t *testing.T) {
 	t.Parallel()
 	bad := map[string]string{
@@ -165,7 +165,7 @@ func TestBadAnnotations(t *testing.T) {
 	bad["mode"] = "natt"
 	for key, value := range bad {
 		if !strings.Contains(out, contract.AnnotationPrefix+key) || !strings.Contains(out, value) {
-			t.Errorf("no word of %s %q in %s", key, value, out)
+			t.Errorf("no %s %q in %s", key, value, out)
 		}
 	}
 	if state := p.Pod.Run("nft", "list", "ruleset") + p.Pod.Run("ip", "rule"); strings.Contains(state, contract.Table) || strings.Contains(state, "fwmark") {
@@ -173,8 +173,8 @@ func TestBadAnnotations(t *testing.T) {
 	}
 }
 
-// TestDrift: CHECK names what somebody changed, and ADD repairs it under
-// running connections; what others add is no drift.
+// TestDrift: CHECK names what was changed, and ADD repairs it under running
+// connections; additions by others are not drift.
 func TestDrift(t *testing.T) {
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.nginx(t)
@@ -183,8 +183,8 @@ func TestDrift(t *testing.T) {
 		p.ours(t, "CHECK")
 		for _, drift := range []struct{ change, names string }{
 			{"nft delete table netdev tproxy_cni", "table netdev tproxy_cni is missing"},
-			{"nft flush chain inet tproxy_cni spoofed", "rule 1 of chain spoofed of table inet tproxy_cni is missing"},
-			{"nft insert rule inet tproxy_cni output accept", "rule 1 of chain output of table inet tproxy_cni is not ours"},
+			{"nft flush chain inet tproxy_cni spoofed", "the rule of chain spoofed that lets uid 7089 open the spoofed leg is missing"},
+			{"nft insert rule inet tproxy_cni output accept", "rule 1 of chain output of table inet tproxy_cni is unexpected"},
 			{"nft add element inet tproxy_cni own4 { 203.0.113.9 }", "holds 203.0.113.9"},
 			{"ip rule del pref 2", `ipv4 rule "2: from all lookup local suppress_prefixlength 0" is missing`},
 			{"ip rule add pref 0 lookup local", `ipv4 rule "0: from all lookup local" is there`},
@@ -246,8 +246,8 @@ func (p *pod) snapshot(t *testing.T) map[string]string {
 	for _, what := range []string{"link", "addr", "rule", "route show table all"} {
 		for _, f := range []string{"-4", "-6"} {
 			out := p.Pod.Run(append([]string{"ip", "-o", f}, strings.Fields(what)...)...)
-			// ip looks through all namespaces of the machine for the
-			// interface's other end, also through those that are going.
+			// ip searches all namespaces of the machine for the veth's peer,
+			// including those that are being removed.
 			out = strings.ReplaceAll(out, "Error: Peer netns reference is invalid.\n", "")
 			all["ip "+f+" "+what] = out
 		}
@@ -265,7 +265,7 @@ func sysctls(into map[string]string) error {
 			if err != nil || d.IsDir() {
 				return err
 			}
-			// Some can only be written, or are refused to this namespace.
+			// Some are write-only, or not readable in this namespace.
 			if text, err := os.ReadFile(path); err == nil {
 				into[path] = string(text)
 			}

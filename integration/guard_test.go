@@ -12,19 +12,19 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
 // acceptPort is where the attacker is an application.
 const acceptPort = 7000
 
-// containerRoot is root as a container has it, without what would let it
-// become the sidecar's user.
+// containerRoot is root as in a container, without the capabilities to become the
+// sidecar's user.
 var containerRoot = lab.User{Caps: []string{"net_raw"}}
 
-// TestGuard: nothing foreign comes out of the pod, whoever tries; and with the
-// guard taken away everything does, so that each attack is one.
+// TestGuard: no packet with a foreign source leaves the pod, whatever user sends it;
+// without the guard all do, which proves that each attack works.
 func TestGuard(t *testing.T) {
 	sidecar := lab.User{UID: contract.ProxyUID, NoNewPrivs: true}
 	attackers := []struct {
@@ -45,11 +45,13 @@ func TestGuard(t *testing.T) {
 		}
 		p.Pod.Run("nft", "insert", "rule", "inet", contract.Table, "output", "oifname", "!=", "lo", "accept")
 		p.Pod.Run("nft", "insert", "rule", "netdev", contract.Table, "egress", "accept")
+		p.Pod.Run("nft", "insert", "rule", "netdev", contract.Table, "ingress_lo", "accept")
 		p.Pod.Run("nft", "insert", "rule", "inet", contract.Table, "forward", "accept")
+		p.Pod.Run("ip", "route", "del", "local", "default", "dev", "eth0", "table", fmt.Sprint(contract.RouteTable))
 		for _, by := range attackers {
 			for _, a := range p.attackCable(t, by.list, by.user) {
 				if a.frame == nil {
-					t.Errorf("uid %d: %s from %s is no attack: %s", by.user.UID, a.name, a.src, a.verdict)
+					t.Errorf("uid %d: %s from %s does not work without the guard either: %s", by.user.UID, a.name, a.src, a.verdict)
 				}
 			}
 		}
@@ -73,29 +75,35 @@ type attempt struct {
 	frame   []byte // in which the source came out, if it did
 }
 
-// attackCable runs a list of attacks and looks at the node's end of the cable.
+// attackCable runs a list of attacks and captures at the node's end of the veth.
 func (p *pod) attackCable(t *testing.T, list string, user lab.User) []attempt {
 	t.Helper()
 	wire := newCapture(t, p.Node, p.nodeLink())
 	tried, end := p.attack(t, list, user)
 	defer end()
-	// An honest packet after all others: when it has come, they have.
+	// A harmless packet after all others: once it has arrived, they have.
 	for _, f := range p.fams() {
-		conn, err := p.Pod.Dial("udp", f.pod, addr(f.client, discard))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		mark := []byte("honest " + f.name)
-		if _, err := conn.Write(mark); err != nil {
-			t.Fatal(err)
-		}
-		wire.wait(t, mark)
+		p.honest(t, wire, f, "honest "+f.name)
 	}
 	for i := range tried {
 		tried[i].frame = wire.with(tried[i].src.AsSlice())
 	}
 	return tried
+}
+
+// honest sends a packet with the text out of the pod and waits for it: all packets sent
+// before have arrived then.
+func (p *pod) honest(t *testing.T, wire *capture, f family, text string) {
+	t.Helper()
+	conn, err := p.Pod.Dial("udp", f.pod, addr(f.client, discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	wire.wait(t, []byte(text))
 }
 
 // attack runs a list of attacks in the pod. Their sockets stay open until end.
@@ -167,22 +175,32 @@ var copyAttacker = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// TestGuardOnLo: only the sidecar's user opens a connection to the application
-// from a foreign source.
+// TestGuardOnLo: only the sidecar's user can connect to the application from a foreign
+// source.
 func TestGuardOnLo(t *testing.T) {
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.nginx(t)
-		for name, user := range map[string]lab.User{"user": app, "root": containerRoot} {
-			if tried := p.attackLo(t, user); len(tried) > 0 {
+		for name, by := range map[string]struct {
+			list string
+			user lab.User
+		}{"user": {"lo", app}, "root": {"lo", containerRoot}, "root with NET_RAW": {"lo root", containerRoot}} {
+			if tried := p.attackLo(t, by.list, by.user); len(tried) > 0 {
 				t.Errorf("%s: %v", name, tried)
 			}
 		}
-		sidecar := p.attackLo(t, lab.User{UID: contract.ProxyUID})
+		sidecar := p.attackLo(t, "lo", lab.User{UID: contract.ProxyUID})
 		for _, f := range p.fams() {
 			for _, name := range []string{"tcp", "accepted socket"} {
 				if !contains(sidecar, name, addrOf(f.pod).Is4()) {
-					t.Errorf("%s over %s is no attack: %v", name, f.name, sidecar)
+					t.Errorf("%s over %s does not work without the guard either: %v", name, f.name, sidecar)
 				}
+			}
+		}
+		p.Pod.Run("nft", "insert", "rule", "netdev", contract.Table, "ingress_lo", "accept")
+		frames := p.attackLo(t, "lo root", containerRoot)
+		for _, f := range p.fams() {
+			if !contains(frames, "frame on lo", addrOf(f.pod).Is4()) {
+				t.Errorf("a frame on lo over %s does not work without the guard either: %v", f.name, frames)
 			}
 		}
 	})
@@ -197,10 +215,10 @@ func contains(tried []attempt, name string, is4 bool) bool {
 	return false
 }
 
-// attackLo returns the attacks whose sockets are further than their own SYN.
-func (p *pod) attackLo(t *testing.T, user lab.User) (open []attempt) {
+// attackLo returns the attacks whose connections got beyond their own SYN.
+func (p *pod) attackLo(t *testing.T, list string, user lab.User) (open []attempt) {
 	t.Helper()
-	tried, end := p.attack(t, "lo", user)
+	tried, end := p.attack(t, list, user)
 	defer end()
 	p.inFamilies(t, p.wantExact) // what was sent over lo before has arrived
 	sockets := strings.Split(p.Pod.Run("ss", "-Htan"), "\n")

@@ -1,26 +1,33 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/programs"
 )
 
 // work is where everything of this run lies that other users must reach: the
 // programs under test and the applications' files.
 var work string
 
-// TestMain also is the attacker of the guard's tests: see attack_test.go.
+// TestMain runs the attackers of some tests, for which the test binary is started again.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == attackArg {
-		attackMain(os.Args[2:])
-		return
+	if len(os.Args) > 1 {
+		attackers := map[string]func([]string){
+			attackArg: attackMain, injectArg: injectMain, rebindArg: rebindMain, impostorArg: impostorMain,
+			squatArg: squatMain, ghostArg: ghostMain,
+		}
+		if attack, ok := attackers[os.Args[1]]; ok {
+			attack(os.Args[2:])
+			return
+		}
 	}
 	os.Exit(run(m))
 }
@@ -41,8 +48,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// raiseFileLimit is for the tests with thousands of connections, whose clients
-// are goroutines here; the programs started here inherit it.
+// raiseFileLimit is for the tests with thousands of connections, whose clients are
+// goroutines of this process; the programs that it starts inherit the limit.
 func raiseFileLimit() error {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
@@ -52,34 +59,14 @@ func raiseFileLimit() error {
 	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l))
 }
 
-// builds are the programs of a test run: ours, and the upstream ones pinned in
-// tools.mod.
-var builds = []struct{ name, mod, pkg string }{
-	{"tproxy-cni", "go.mod", "./plugin"},
-	{"tproxy-proxy", "go.mod", "./proxy"},
-	{"echo-server", "go.mod", "./echo-server"},
-	{"cnitool", "tools.mod", "github.com/containernetworking/cni/cnitool"},
-	{"ptp", "tools.mod", "github.com/containernetworking/plugins/plugins/main/ptp"},
-	{"bridge", "tools.mod", "github.com/containernetworking/plugins/plugins/main/bridge"},
-	{"host-local", "tools.mod", "github.com/containernetworking/plugins/plugins/ipam/host-local"},
-}
-
-// build builds all programs, once, unless somebody has, and returns their
-// directory.
+// build builds all programs once, unless [lab.Programs] has them, and returns
+// their directory.
 var build = sync.OnceValues(func() (string, error) {
 	if dir := lab.Programs(); dir != "" {
 		return dir, nil
 	}
 	dir := filepath.Join(work, "bin")
-	for _, b := range builds {
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-modfile="+b.mod, "-o", filepath.Join(dir, b.name), b.pkg)
-		cmd.Dir = ".."
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("build %s: %w\n%s", b.name, err, out)
-		}
-	}
-	return dir, nil
+	return dir, programs.Build(context.Background(), "..", dir)
 })
 
 // bin is the path of a program under test.

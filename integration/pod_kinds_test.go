@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
-// wantUnseen: the sidecar has seen no connection since before.
+// wantUnseen checks that the sidecar has logged no connection since before.
 func (p *pod) wantUnseen(t *testing.T, before int) {
 	t.Helper()
 	if log := p.sidecar.Output()[before:]; strings.Contains(log, "msg=accepted") || strings.Contains(log, "msg=connection") {
@@ -21,7 +21,7 @@ func (p *pod) wantUnseen(t *testing.T, before int) {
 	}
 }
 
-// loud is a pod whose sidecar tells of each connection as it comes.
+// loud makes a pod whose sidecar logs each connection when it is accepted.
 func loud(t *testing.T, mode string) *pod {
 	t.Helper()
 	p := newPod(t, setup{mode: mode, bare: true})
@@ -29,8 +29,8 @@ func loud(t *testing.T, mode string) *pod {
 	return p
 }
 
-// TestSecondInterface: an interface that came after ADD, as Multus adds them,
-// talks with its own addresses, past the sidecar.
+// TestSecondInterface: connections on an interface that was added after ADD, as Multus
+// does, have its own addresses and are not intercepted.
 func TestSecondInterface(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode string) {
 		p := loud(t, mode)
@@ -111,7 +111,7 @@ func innerAddr(f family) string {
 }
 
 // TestUntouched: the pod's calls to itself, its calls to others, UDP, ICMP and
-// neighbour discovery are no business of ours.
+// neighbour discovery are not touched.
 func TestUntouched(t *testing.T) {
 	lab.Need(t, "curl", "ndisc6", "arping")
 	inBothModes(t, func(t *testing.T, mode string) {
@@ -122,7 +122,7 @@ func TestUntouched(t *testing.T) {
 			for _, self := range []string{f.pod, f.lo} {
 				out := p.Pod.Run("curl", "-sS", "http://"+addr(self, webPort))
 				if !strings.HasPrefix(out, self+" ") {
-					t.Errorf("the pod calls itself at %s and sees %q", self, out)
+					t.Errorf("the pod connects to itself at %s and sees %q", self, out)
 				}
 			}
 			wantTalk(t, end{p.Pod, f.pod}, end{p.Client, f.client})
@@ -137,14 +137,17 @@ func TestUntouched(t *testing.T) {
 		p.Node.Run("ndisc6", "-1", "-w", "5000", v6.pod, p.nodeLink())
 		p.wantUnseen(t, before)
 		p.inFamilies(t, p.wantExact)
-		if got := strings.Count(p.sidecar.Output()[before:], "msg=accepted"); got != len(p.fams()) {
-			t.Errorf("the sidecar tells of %d connections, want %d", got, len(p.fams()))
-		}
+		lab.Eventually(t, "a log line for each connection", func() error {
+			if got := strings.Count(p.sidecar.Output()[before:], "msg=accepted"); got != len(p.fams()) {
+				return fmt.Errorf("%d connections, want %d", got, len(p.fams()))
+			}
+			return nil
+		})
 	})
 }
 
-// TestMoreAddresses: an address on lo that was there at ADD, and addresses that
-// came to the pod's interface later, are served and may be a source.
+// TestMoreAddresses: an address on lo that existed at ADD, and addresses added to the
+// pod's interface later, are served and may be a source.
 func TestMoreAddresses(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode string) {
 		p := prepare(t, setup{mode: mode})
@@ -164,8 +167,8 @@ func TestMoreAddresses(t *testing.T) {
 	})
 }
 
-// TestReversePath: no setting of the reverse path filter or of forwarding
-// matters, and we ask for none.
+// TestReversePath: interception works with any setting of the reverse path filter and of
+// forwarding, and changes neither.
 func TestReversePath(t *testing.T) {
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.nginx(t)
@@ -201,8 +204,8 @@ func TestReversePath(t *testing.T) {
 	})
 }
 
-// TestClaimsNothing: the pod answers for no foreign address on the cable, and
-// what is routed to it for one is not delivered in it.
+// TestClaimsNothing: the pod answers ARP and neighbour discovery for no foreign address,
+// and packets routed to it for one are not delivered.
 func TestClaimsNothing(t *testing.T) {
 	lab.Need(t, "arping", "ndisc6")
 	inBothModes(t, func(t *testing.T, mode string) {
@@ -248,7 +251,7 @@ func TestClaimsNothing(t *testing.T) {
 	})
 }
 
-// knock tries to connect where nobody should answer.
+// knock tries to connect where no answer should come.
 func (p *pod) knock(from, to string) (conn net.Conn) {
 	_ = p.Client.Do(func() (err error) {
 		d := net.Dialer{Timeout: 300 * time.Millisecond, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}

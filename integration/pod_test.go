@@ -2,18 +2,20 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
-// appUID is who the applications run as.
+// appUID is the uid of the applications.
 const appUID = 1000
 
 var app = lab.User{UID: appUID, NoNewPrivs: true}
@@ -27,6 +29,7 @@ type setup struct {
 	version     string            // cniVersion: 1.1.0 if empty
 	families    string            // 46 if empty, or 4, or 6
 	bare        bool              // no sidecar is started
+	files       int               // the sidecar's limit of open files; ours if 0
 }
 
 // pod is a pod attached by cnitool, behind its sidecar.
@@ -50,7 +53,7 @@ func newPod(t *testing.T, s setup) *pod {
 	return p
 }
 
-// prepare makes everything for a pod up to, but not, the ADD.
+// prepare sets up everything for a pod, without the ADD.
 func prepare(t *testing.T, s setup) *pod {
 	t.Helper()
 	if s.version == "" {
@@ -81,7 +84,7 @@ func (p *pod) ourEntry() map[string]any {
 	return ours
 }
 
-// podAnnotations is what a runtime hands over: ours and others.
+// podAnnotations is what a runtime passes on: our annotations and others.
 func (p *pod) podAnnotations() map[string]string {
 	all := map[string]string{"example.org/other": "left alone"}
 	if p.mode != "" {
@@ -93,7 +96,7 @@ func (p *pod) podAnnotations() map[string]string {
 	return all
 }
 
-// attachment is the pod as cnitool is told of it.
+// attachment is the pod for cnitool.
 func (p *pod) attachment() lab.Attachment {
 	return lab.Attachment{
 		CNI: p.cnitool, Node: p.Node, Pod: p.Pod,
@@ -109,10 +112,10 @@ func (p *pod) mustCNI(verb string) string {
 	return p.attachment().Run(verb)
 }
 
-// add attaches the pod; it is detached at the end of the test.
+// add attaches the pod. At the end of the test it goes with its namespace, without a
+// DEL: that starts four programs, a quarter of what a pod costs.
 func (p *pod) add() {
 	p.t.Helper()
-	p.t.Cleanup(func() { _, _ = p.cni("del") })
 	p.result = p.mustCNI("add")
 	p.t.Cleanup(func() {
 		if p.t.Failed() {
@@ -131,18 +134,27 @@ func (p *pod) start(args ...string) {
 		user.Caps = []string{"net_raw"}
 	}
 	args = append([]string{bin(p.t, "tproxy-proxy"), "--mode", p.mode}, args...)
-	p.sidecar = p.Pod.StartAs(user, args...).WaitListen(contract.ProxyPort, contract.AdminPort)
+	if p.files > 0 {
+		args = append([]string{"prlimit", fmt.Sprintf("--nofile=%[1]d:%[1]d", p.files)}, args...)
+	}
+	p.sidecar = p.Pod.StartAs(user, args...)
+	p.waitReady()
+}
+
+// waitReady waits until the sidecar has seen that the plugin prepared the pod.
+func (p *pod) waitReady() {
+	p.t.Helper()
+	p.sidecar.WaitListen(contract.ProxyPort, contract.AdminPort)
 	lab.Eventually(p.t, "sidecar ready", func() error {
-		f := p.fams()[0]
-		out, err := p.Pod.Try("curl", "-sSf", fmt.Sprintf("http://%s/readyz", addr(f.lo, contract.AdminPort)))
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
+		status, text, err := p.Pod.Get(fmt.Sprintf("http://%s/readyz", addr(p.fams()[0].lo, contract.AdminPort)))
+		if err == nil && status != http.StatusOK {
+			err = errors.New(text)
 		}
-		return nil
+		return err
 	})
 }
 
-// nodeLink is the name of the pod's cable on the node.
+// nodeLink is the name of the node's end of the pod's veth.
 func (p *pod) nodeLink() string {
 	p.t.Helper()
 	var result struct {
@@ -166,7 +178,7 @@ type family struct {
 	client, other              string // both the client's
 	node, gateway, pod, podNet string
 	lo, any                    string
-	foreign                    string // nobody's
+	foreign                    string // not assigned to any host
 }
 
 var v4 = family{
@@ -181,7 +193,7 @@ var v6 = family{
 	"::1", "::", "2001:db8::9",
 }
 
-// fams are the pod's families.
+// fams returns the pod's families.
 func (p *pod) fams() []family {
 	var all []family
 	if strings.Contains(p.families, "4") {
@@ -226,8 +238,8 @@ func (p *pod) dial(t *testing.T, f family, port int) net.Conn {
 	return conn
 }
 
-// wantSeen compares what the application saw with what the client is: the
-// address always, the port where the mode promises it.
+// wantSeen compares the peer that the application saw with the client: the address
+// always, the port where the mode promises it.
 func (p *pod) wantSeen(t *testing.T, saw, client string) {
 	t.Helper()
 	if !p.same(saw, client) {

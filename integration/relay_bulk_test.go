@@ -15,7 +15,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // TestBulk: 2 GiB through one connection to Debian's nc.
@@ -54,7 +54,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	return exec.Command(path, args[1:]...)
 }
 
-// noise is n bytes that look random, and their hash when they have been read.
+// noise returns n pseudo-random bytes, and their hash once they have been read.
 func noise(n int64, seed byte) (io.Reader, hash.Hash) {
 	block, err := aes.NewCipher(bytes.Repeat([]byte{seed}, 16))
 	if err != nil {
@@ -72,8 +72,8 @@ func (zeros) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestParallelTransfers: connections of random sizes each way at once, both
-// halves of each ended by whoever is through first.
+// TestParallelTransfers: many connections with random sizes in both directions at once;
+// each side half-closes when it has sent all.
 func TestParallelTransfers(t *testing.T) {
 	const connections = 64
 	most := int64(lab.Count(4 << 20))

@@ -9,16 +9,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
-// tailSize is what waits in the kernel when the connection's end comes.
+// tailSize is how many bytes wait in the kernel when the connection ends.
 const tailSize = 2 << 20
 
-// TestTail: what was sent before a connection's end arrives, however slow the
-// receiver. The sidecar's socket is closed by then, and a closed socket has no
-// uid: rules that asked for it on every segment lost the tail.
+// TestTail: bytes sent before a connection's end arrive, however slow the receiver. The
+// sidecar's socket is closed by then, and a closed socket has no uid: rules that matched
+// it on every segment dropped the tail.
 func TestTail(t *testing.T) {
 	ends := []struct {
 		name string
@@ -47,7 +47,7 @@ func TestTail(t *testing.T) {
 	}
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.sidecar.Kill()
-		// Send buffers of the pod's sockets that hold it all from the start.
+		// Send buffers in the pod that hold all of it from the start.
 		p.Pod.Sysctl("net.ipv4.tcp_wmem", "4096 4194304 4194304")
 		for _, e := range ends {
 			for _, down := range []bool{false, true} {
@@ -86,8 +86,8 @@ func closeBoth(t *testing.T, a, b *net.TCPConn) {
 	}
 }
 
-// waitRelayed waits until n bytes on their way to the receiver are with the
-// kernel: in its own receive queue, or in the sidecar's send queue towards it.
+// waitRelayed waits until n bytes for the receiver are in the kernel: in its receive
+// queue, or in the sidecar's send queue towards it.
 func (p *pod) waitRelayed(t *testing.T, receiver *net.TCPConn, n int) {
 	t.Helper()
 	local := receiver.LocalAddr().(*net.TCPAddr).Port
@@ -116,8 +116,7 @@ func (p *pod) waitRelayed(t *testing.T, receiver *net.TCPConn, n int) {
 	})
 }
 
-// connect makes a connection from the client to an application that is the test
-// itself.
+// connect makes a connection from the client to an application in the test itself.
 func (p *pod) connect(t *testing.T, f family, port int) (client, application *net.TCPConn) {
 	t.Helper()
 	ln, err := p.Pod.Listen("tcp", addr(f.pod, port))

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
 // TestNginx: curl's own socket, nginx' answer and nginx' access log agree.
@@ -35,8 +35,8 @@ func TestNginx(t *testing.T) {
 	})
 }
 
-// TestPostgres: pg_hba.conf admits the client's address alone; the node, another
-// client, is rejected by its own address and not by the sidecar's.
+// TestPostgres: pg_hba.conf admits only the client's address; the node, another client,
+// is rejected with its own address, not the sidecar's.
 func TestPostgres(t *testing.T) {
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		const port = 5432
@@ -114,8 +114,8 @@ func TestServerFirst(t *testing.T) {
 	})
 }
 
-// TestCapabilities reads what every thread of the serving sidecar has: nothing.
-// In tproxy mode it began with NET_RAW and gave it up for good.
+// TestCapabilities: no thread of the serving sidecar has a capability. In tproxy mode it
+// started with NET_RAW and dropped it for good.
 func TestCapabilities(t *testing.T) {
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.nginx(t)
@@ -144,11 +144,9 @@ func TestFileCapability(t *testing.T) {
 	lab.Need(t, "setcap")
 	p := newPod(t, setup{mode: contract.ModeTProxy, bare: true})
 	p.nginx(t)
-	exe := filepath.Join(dir(t, contract.ProxyUID), "tproxy-proxy")
-	p.Node.Run("cp", bin(t, "tproxy-proxy"), exe)
-	p.Node.Run("setcap", "cap_net_raw=p", exe)
-	p.sidecar = p.Pod.StartAs(lab.User{UID: contract.ProxyUID, Bounding: []string{"net_raw"}}, exe, "--mode", p.mode).
-		WaitListen(contract.ProxyPort)
+	exe := withFileCapability(t, dir(t, contract.ProxyUID))
+	p.sidecar = p.Pod.StartAs(lab.User{UID: contract.ProxyUID, Bounding: []string{"net_raw"}}, exe, "--mode", p.mode)
+	p.waitReady()
 	p.wantExact(t, v4)
 	p.wantExact(t, v6)
 	for _, status := range threadStatus(t, p.sidecar) {
@@ -161,7 +159,12 @@ func TestFileCapability(t *testing.T) {
 // threadStatus is /proc/PID/task/*/status.
 func threadStatus(t *testing.T, proc *lab.Proc) []map[string]string {
 	t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", proc.Pid()))
+	return threads(t, proc.Pid())
+}
+
+func threads(t *testing.T, pid int) []map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no threads: %v", err)
 	}
@@ -184,12 +187,11 @@ func threadStatus(t *testing.T, proc *lab.Proc) []map[string]string {
 	return all
 }
 
-// sshd starts OpenSSH's server, which needs root, and returns the key that
-// opens it.
+// sshd starts OpenSSH's server, which needs root, and returns a key that it accepts.
 func (p *pod) sshd(t *testing.T, port int) (key string) {
 	t.Helper()
 	lab.Need(t, "sshd", "ssh", "ssh-keygen")
-	// Debian's sshd wants the directory that its service makes.
+	// Debian's sshd needs a directory that its service creates.
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +212,7 @@ UsePAM no
 	return filepath.Join(d, "user")
 }
 
-// postgres starts PostgreSQL for the client's addresses alone.
+// postgres starts PostgreSQL, which admits only the client's addresses.
 func (p *pod) postgres(t *testing.T, port int) {
 	t.Helper()
 	lab.Need(t, "psql")
@@ -220,15 +222,17 @@ func (p *pod) postgres(t *testing.T, port int) {
 		path, _ := lab.Look("postgres")
 		found = []string{filepath.Dir(path)}
 	}
-	pgBin, d := found[0], dir(t, appUID)
+	// It looks up its user's name, and a machine may have no user appUID.
+	nobody := lab.User{UID: 65534, NoNewPrivs: true}
+	pgBin, d := found[0], dir(t, nobody.UID)
 	data := filepath.Join(d, "data")
-	if out, err := p.Pod.TryAs(app, pgBin+"/initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"); err != nil {
+	if out, err := p.Pod.TryAs(nobody, pgBin+"/initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
 	write(t, filepath.Join(data, "pg_hba.conf"), fmt.Sprintf(
 		"host all all %s/32 trust\nhost all all %s/128 trust\n", v4.client, v6.client)+
 		fmt.Sprintf("host all all %s/32 trust\nhost all all %s/128 trust\n", v4.other, v6.other))
-	p.Pod.StartAs(app, pgBin+"/postgres", "-D", data, "-p", strconv.Itoa(port),
+	p.Pod.StartAs(nobody, pgBin+"/postgres", "-D", data, "-p", strconv.Itoa(port),
 		"-c", "listen_addresses=*", "-c", "unix_socket_directories="+d, "-c", "fsync=off").
 		WaitListen(port).WaitLog("ready to accept connections")
 }

@@ -5,12 +5,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
-// TestSlippedPast: a sidecar in a pod that the plugin left alone is alive, not
-// ready, and says what to do.
+// TestSlippedPast: a sidecar in a pod that the plugin did not program is alive but not
+// ready, and its answer says what to do.
 func TestSlippedPast(t *testing.T) {
 	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
 		t.Run(mode, func(t *testing.T) {

@@ -9,17 +9,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
-// manyConnections is near what the hard limit of 20,000 descriptors allows the
-// sidecar, which needs two for each.
+// manyConnections is close to what a hard limit of 20,000 descriptors allows the sidecar,
+// which needs two for each.
 var manyConnections = lab.Count(9_000)
 
-// TestManyConnections: one client address with thousands of connections at
-// once, then the same client from the very ports that the sidecar uses towards
-// the application. Nothing hangs, and each connection stays what it was.
+// TestManyConnections: one client address with thousands of connections at once, then
+// with further connections from the very ports that the sidecar uses towards the
+// application. None hangs, and each stays the same to the application.
 func TestManyConnections(t *testing.T) {
 	p := newPod(t, setup{mode: contract.ModeTProxy})
 	p.nginx(t)
@@ -58,6 +58,9 @@ func TestManyConnections(t *testing.T) {
 		t.Errorf("the application sees %d distinct clients, not %d", len(distinct), manyConnections)
 	}
 
+	if n := int(p.scrape(t)["connections_active"]); n != manyConnections {
+		t.Errorf("the metrics have %d connections, not %d", n, manyConnections)
+	}
 	refused, served := p.clash(t, seen, to)
 	t.Logf("from ports in use: %d refused, %d served", refused, served)
 	for i, s := range p.askAll(t, fds) {
@@ -67,7 +70,7 @@ func TestManyConnections(t *testing.T) {
 	}
 }
 
-// askAll asks nginx on every connection who its peer is, and leaves it open.
+// askAll asks nginx for its peer on every connection, and leaves them open.
 func (p *pod) askAll(t *testing.T, fds []int) []netip.AddrPort {
 	t.Helper()
 	var seen []netip.AddrPort

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
 const (
@@ -27,8 +27,8 @@ var (
 
 // TestShortConnections: one client address, more connections than it has ports
 // and than the sidecar has in tproxy mode, faster than TIME_WAIT lets ports go.
-// In half of them the client ends first, in half the application, so that
-// either side of either leg is in TIME_WAIT when its ports come again.
+// In half of them the client closes first, in half the application, so that either side
+// of either leg is in TIME_WAIT when its ports are used again.
 func TestShortConnections(t *testing.T) {
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.nginx(t)
@@ -102,8 +102,8 @@ func (y *tally) count(saw, client netip.AddrPort) {
 	}
 }
 
-// askRaw is ask on a socket without a poller, which is cheaper here. Whoever
-// ends first is in TIME_WAIT afterwards.
+// askRaw is ask on a socket without a poller, which is cheaper here. The side that closes
+// first is in TIME_WAIT afterwards.
 func askRaw(from, to netip.AddrPort, clientFirst bool) (saw netip.AddrPort, err error) {
 	fd, err := rawDial(from, to)
 	if err != nil {
@@ -138,7 +138,7 @@ func askRaw(from, to netip.AddrPort, clientFirst bool) (saw netip.AddrPort, err 
 	return netip.ParseAddrPort(text)
 }
 
-// rawDial connects on a blocking socket, with time limits.
+// rawDial connects a blocking socket, with timeouts.
 func rawDial(from, to netip.AddrPort) (fd int, err error) {
 	af := unix.AF_INET
 	if from.Addr().Is6() {

@@ -13,18 +13,19 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
-	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
+	"github.com/tproxy-cni/tproxy-cni/internal/settings"
 )
 
-// request is an ADD or a CHECK.
+// request is the input of an ADD or a CHECK.
 type request struct {
-	config redirect.Config // its mode is contract.ModeNone for a pod that is left alone
-	result []byte          // prevResult, to pass on
-	addrs  []netip.Addr    // the pod's, as prevResult has them
+	config intercept.Config // its mode is contract.ModeNone for a pod that is left alone
+	result []byte           // prevResult, to pass on
+	addrs  []netip.Addr     // the pod's, as prevResult has them
 }
 
-// parse reads a verb's input. Its error is a *types.Error.
+// parse reads a verb's input. Its error is a *types.Error, whose code says whose
+// fault it is.
 func parse(args *skel.CmdArgs) (r request, err error) {
 	var in struct {
 		CNIVersion    string
@@ -48,10 +49,10 @@ func parse(args *skel.CmdArgs) (r request, err error) {
 	return r, err
 }
 
-// configure makes settings of the conflist object and the annotations. Its
-// error has every fault, and the code of the conflist's if one is there: that
-// is wrong for every pod.
-func configure(args *skel.CmdArgs, annotations map[string]string, addrs []netip.Addr) (redirect.Config, error) {
+// configure reads the conflist entry and the annotations. Its error is a
+// *types.Error with all faults. If one is in the conflist entry, which is wrong for
+// every pod, the code is that of an invalid network configuration.
+func configure(args *skel.CmdArgs, annotations map[string]string, addrs []netip.Addr) (intercept.Config, error) {
 	s := settings.New()
 	s.Entry(args.StdinData)
 	s.Annotations(annotations)
@@ -60,21 +61,20 @@ func configure(args *skel.CmdArgs, annotations map[string]string, addrs []netip.
 		return c, nil
 	}
 	code := errAnnotation
-	for _, fault := range err.(interface{ Unwrap() []error }).Unwrap() {
-		var f *settings.Fault
-		if errors.As(fault, &f) && f.Source == settings.Conflist {
-			code = types.ErrInvalidNetworkConfig
-		}
+	var faults settings.Faults
+	if errors.As(err, &faults) && faults.From(settings.Conflist) {
+		code = types.ErrInvalidNetworkConfig
 	}
-	return c, types.NewError(code, oneLine(err), "")
+	return c, types.NewError(code, err.Error(), "")
 }
 
-// previous is the result of the plugin before us: its own bytes, where it has
-// the version that the runtime asks for, and the pod's addresses in it.
+// previous returns the result of the plugin before this one, byte for byte if it
+// has the version that the runtime asks for and converted otherwise, and the pod's
+// addresses in it.
 func previous(raw json.RawMessage, version string) (result []byte, addrs []netip.Addr, err error) {
 	if len(raw) == 0 || bytes.Equal(raw, []byte("null")) {
 		return nil, nil, types.NewError(types.ErrInvalidNetworkConfig,
-			"prevResult is missing: "+contract.PluginType+" is a chained plugin and stands behind the one that makes the interface", "")
+			"prevResult is missing: "+contract.PluginType+" is a chained plugin and must come after the one that creates the interface", "")
 	}
 	fail := func(err error) ([]byte, []netip.Addr, error) {
 		return nil, nil, types.NewError(types.ErrDecodingFailure, "read prevResult: "+err.Error(), "")
@@ -84,7 +84,7 @@ func previous(raw json.RawMessage, version string) (result []byte, addrs []netip
 		return fail(err)
 	}
 	have, _ := object["cniVersion"].(string)
-	if have == "" { // may be left out before 1.0.0, but not for the parser
+	if have == "" { // optional before 1.0.0, but the parser needs it
 		have, object["cniVersion"] = version, version
 	}
 	text, err := json.Marshal(object)
@@ -113,7 +113,7 @@ func previous(raw json.RawMessage, version string) (result []byte, addrs []netip
 	return b.Bytes(), podAddrs(current), nil
 }
 
-// podAddrs leaves out what prevResult says to be on the node's side.
+// podAddrs are the addresses of r without those on the node's side.
 func podAddrs(r *types100.Result) (addrs []netip.Addr) {
 	for _, ip := range r.IPs {
 		if i := ip.Interface; i != nil && *i >= 0 && *i < len(r.Interfaces) && r.Interfaces[*i].Sandbox == "" {

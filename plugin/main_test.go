@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,8 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
 var work string
@@ -35,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// build builds the plugin as it ships, once, unless somebody has.
+// build builds the plugin as it ships, once, unless it has been built already.
 var build = sync.OnceValues(func() (string, error) {
 	if dir := lab.Programs(); dir != "" {
 		return filepath.Join(dir, contract.PluginType), nil
@@ -53,9 +56,10 @@ var build = sync.OnceValues(func() (string, error) {
 // call is a run of the plugin as a runtime does it.
 type call struct {
 	command, netns, ifname string
-	stdin                  any    // what becomes JSON, or a string
+	stdin                  any    // what becomes JSON, a string, or an io.Reader
 	user                   string // setpriv's front, if not root
 	args                   []string
+	env                    []string // more of it
 }
 
 // answer is what a runtime sees of it.
@@ -63,7 +67,7 @@ type answer struct {
 	stdout, stderr string
 	failed         bool
 	code           uint   // of the CNI error
-	msg            string // and its message
+	msg, details   string // and its texts
 }
 
 // run runs the plugin on the node.
@@ -74,17 +78,23 @@ func (c call) run(t *testing.T, node *lab.NS) (a answer) {
 		t.Fatal(err)
 	}
 	front := append(strings.Fields(c.user), path)
-	cmd := exec.Command(front[0], append(front[1:], c.args...)...)
-	stdin, ok := c.stdin.(string)
-	if !ok {
+	ctx, cancel := context.WithTimeout(t.Context(), lab.Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, front[0], append(front[1:], c.args...)...)
+	switch stdin := c.stdin.(type) {
+	case io.Reader:
+		cmd.Stdin = stdin
+	case string:
+		cmd.Stdin = strings.NewReader(stdin)
+	default:
 		b, err := json.Marshal(c.stdin)
 		if err != nil {
 			t.Fatal(err)
 		}
-		stdin = string(b)
+		cmd.Stdin = bytes.NewReader(b)
 	}
 	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = append(os.Environ(), "CNI_CONTAINERID=c1", "CNI_PATH="+work, "CNI_NETNS="+c.netns)
 	if c.command != "" {
 		cmd.Env = append(cmd.Env, "CNI_COMMAND="+c.command)
@@ -92,21 +102,24 @@ func (c call) run(t *testing.T, node *lab.NS) (a answer) {
 	if c.ifname == "" {
 		c.ifname = "eth0"
 	}
-	cmd.Env = append(cmd.Env, "CNI_IFNAME="+c.ifname)
+	cmd.Env = append(append(cmd.Env, "CNI_IFNAME="+c.ifname), c.env...)
 	if err := node.Do(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	a.failed = cmd.Wait() != nil
+	if ctx.Err() != nil {
+		t.Fatalf("%s does not end", c.command)
+	}
 	a.stdout, a.stderr = stdout.String(), stderr.String()
 	if a.failed && a.stdout != "" {
 		var e struct {
-			Code uint
-			Msg  string
+			Code         uint
+			Msg, Details string
 		}
 		if err := json.Unmarshal(stdout.Bytes(), &e); err != nil {
 			t.Fatalf("no CNI error: %v in %q", err, a.stdout)
 		}
-		a.code, a.msg = e.Code, e.Msg
+		a.code, a.msg, a.details = e.Code, e.Msg, e.Details
 	}
 	return a
 }
@@ -171,9 +184,16 @@ func newPod(t *testing.T) *lab.Net {
 	lab.Need(t, "nft", "ip")
 	n := lab.NewNet(t)
 	n.Wire()
-	// A link-local address that comes in its own time is no change of ours.
+	// A link-local address that appears later is not a change by the plugin.
 	n.Pod.Run("ip", "link", "set", "eth0", "addrgenmode", "none")
 	n.Pod.Run("ip", "-6", "addr", "flush", "dev", "eth0", "scope", "link")
+	// Nor is the address' own route, which comes once the link is up.
+	lab.Eventually(t, "the route of "+lab.Pod6, func() error {
+		if routes := n.Pod.Run("ip", "-6", "route", "show", "table", "local"); !strings.Contains(routes, lab.Pod6) {
+			return errors.New(routes)
+		}
+		return nil
+	})
 	return n
 }
 

@@ -9,11 +9,11 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
 
 // TestVerbs is a pod's life in every version of the specification.
@@ -83,7 +83,7 @@ func TestFamilies(t *testing.T) {
 					in := conf("1.1.0", []string{tt.addr}, annotated("mode", mode, "exclude-source-cidrs", cidrs))
 					return call{command: "ADD", netns: n.Pod.Path(), stdin: in}.run(t, n.Node)
 				}
-				if a := add(tt.fitsNot); a.code != errAnnotation || !strings.Contains(a.msg, tt.fitsNot+" fits nothing") {
+				if a := add(tt.fitsNot); a.code != errAnnotation || !strings.Contains(a.msg, tt.fitsNot+" matches nothing") {
 					t.Errorf("%+v", a)
 				}
 				if diff := cmp.Diff(before, state(n.Pod)); diff != "" {
@@ -104,7 +104,7 @@ func TestFaultsProgramNothing(t *testing.T) {
 	before := state(n.Pod)
 	broken := annotated("mode", "nut", "proxy-port", "0")
 	const two = `annotation tproxy-cni.io/mode "nut": no such mode (want nat, tproxy or none); ` +
-		`annotation tproxy-cni.io/proxy-port "0": "0" is no port (want 1-65535)`
+		`annotation tproxy-cni.io/proxy-port "0": "0" is not a port (want 1-65535)`
 	a := call{command: "ADD", netns: n.Pod.Path(), stdin: conf("1.1.0", dual, broken)}.run(t, n.Node)
 	if a.code != errAnnotation || a.msg != two {
 		t.Errorf("%+v", a)
@@ -268,8 +268,7 @@ func TestKernelError(t *testing.T) {
 		{fmt.Errorf("program nftables: %w", unix.ENOBUFS), types.ErrTryAgainLater},
 		{fmt.Errorf("list addresses: %w", unix.EINTR), types.ErrTryAgainLater},
 		{fmt.Errorf("add ipv4 rule: %w", unix.EPERM), errKernel},
-		{fmt.Errorf("open: %w", ns.NSPathNotExistErr{}), types.ErrInvalidNetNS},
-		{fmt.Errorf("open: %w", ns.NSPathNotNSErr{}), types.ErrInvalidNetNS},
+		{fmt.Errorf("open: %w", intercept.NoNetNS{}), types.ErrInvalidNetNS},
 	} {
 		if got := kernelError(tt.err).(*types.Error).Code; got != tt.want {
 			t.Errorf("%v: code %d, want %d", tt.err, got, tt.want)

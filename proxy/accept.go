@@ -2,100 +2,181 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/source"
+	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
+	"github.com/tproxy-cni/tproxy-cni/proxy/stats"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
 const (
-	// acceptsPerRound bounds how long a storm of connections keeps the
-	// running ones waiting.
+	// acceptsPerRound bounds how long a storm of connections delays the running
+	// ones.
 	acceptsPerRound = 8
 
-	queueEmpty   = 5 * time.Millisecond // nobody came for so long
-	lastCallTime = time.Second          // but some may come for ever
+	queueEmpty   = 5 * time.Millisecond // no client for so long
+	lastCallTime = time.Second          // the limit, if clients keep coming
 )
 
-// acceptor is the listener in the first loop's hands.
+// acceptor is a listener, in the first loop's hands.
 type acceptor struct {
-	fd       int
-	watched  bool
-	turn     int       // whose the last connection became
-	retry    time.Time // accept failed: not again before
-	shortage shortage
+	*shared
+	poll  sys.Epoll
+	fd    int // -1: closed
+	serve func(fd int, client netip.AddrPort)
+	ended func() // the listener is closed
 
-	// The last call: the clients that the kernel has told they are connected
-	// are served before the listener is closed, which resets them.
+	stats    *stats.Loop
+	watched  bool
+	retry    time.Time // accept failed: not again before
+	shortage backoff   // of descriptors, memory or places
+
+	// Clients of sources that have many connections, while few places are left.
+	// They wait here so as not to block those behind them in the queue. All acceptors
+	// together have at most half as many as reserved places, and each has taken one.
+	waiting []arrival
+	look    bool    // at waiting, although no connection has ended
+	scarce  backoff // of places
+
+	// Last call: clients that the kernel has told they are connected are served
+	// before the listener is closed, which would reset them.
 	quiet, end time.Time
 }
 
-// accept takes clients from the listener's queue, which epoll says has some.
-// Where there may be no more they wait in it, they are not refused.
-func (l *loop) accept() {
-	a := l.acceptor
+// arrival is an accepted connection.
+type arrival struct {
+	fd     int
+	client netip.AddrPort
+}
+
+// accept takes clients from the listener's queue, which epoll reports not to be
+// empty. When the limit is reached they wait there and are not refused.
+func (a *acceptor) accept(now time.Time) {
 	for range acceptsPerRound {
-		if !l.p.take() {
-			a.shortage.report(l.now, fmt.Errorf("%w: %d", errFull, l.p.limit))
-			l.watchListener(false)
+		if !a.places.take() {
+			a.look = true // take has asked for a wake-up again, perhaps after a place was freed
+			if a.shortage.fresh(now) {
+				a.shortage.warn(fmt.Errorf("%w: %d", errFull, a.places.limit))
+			}
+			a.stats.Pause(stats.PauseLimit)
+			a.watch(false)
 			return
 		}
-		fd, from, err := accept(a.fd)
+		fd, client, err := sys.Accept(a.fd)
 		switch err {
 		case nil:
-			a.shortage.succeeded()
-			if !a.end.IsZero() {
-				a.quiet = l.now.Add(queueEmpty)
+			if !client.IsValid() {
+				client = fromFront // a unix socket's
 			}
-			a.turn = (a.turn + 1) % len(l.p.loops)
-			if to := l.p.loops[a.turn]; to != l {
-				to.hand(fd, from)
+			a.shortage.succeeded()
+			a.stats.Accepted.Add(1)
+			if !a.end.IsZero() {
+				a.quiet = now.Add(queueEmpty)
+			}
+			if held, ok := a.places.enter(client.Addr()); ok {
+				a.serve(fd, client)
 			} else {
-				l.begin(fd, from)
+				a.park(now, arrival{fd, client}, held)
 			}
 			continue
 		case unix.ECONNABORTED: // the client has gone
-			l.p.release()
+			a.places.release()
 			continue
 		}
-		l.p.release()
-		if err != errAgain && err != unix.EINTR {
+		a.places.release()
+		if err != sys.ErrAgain && err != unix.EINTR {
 			// Descriptors or memory are short.
-			a.retry = l.now.Add(a.shortage.failed(l.now, err))
-			l.watchListener(false)
+			a.retry = now.Add(a.shortage.failed(now, err))
+			a.stats.Pause(stats.PauseOf(err))
+			a.watch(false)
 		}
 		return
 	}
 }
 
-// tickAcceptor does what is due for the listener, and tells when to come again.
-func (l *loop) tickAcceptor() (due time.Time) {
-	a := l.acceptor
+// park makes a client wait whose source has many connections. If many wait already
+// it is refused.
+func (a *acceptor) park(now time.Time, c arrival, held int) {
+	if a.scarce.fresh(now) {
+		who := "the --accept-proxy socket"
+		if c.client != fromFront {
+			who = source.Of(c.client.Addr()).String()
+		}
+		a.scarce.warn(fmt.Errorf("%s has %d of the %d connections that the limit of open files allows; "+
+			"the last %d are for others", who, held, a.places.limit, a.places.reserved))
+	}
+	if a.places.waiting >= a.places.reserved/2 {
+		sys.ResetOnClose(c.fd)
+		sys.Close(c.fd)
+		a.places.release()
+		a.stats.End(accesslog.Crowded)
+		return
+	}
+	a.waiting = append(a.waiting, c)
+	a.places.waiting++
+	a.look = true
+}
+
+// letIn serves the waiting clients for which there are places, in turn, and all of
+// them while draining. It skips those whose source still has too many.
+func (a *acceptor) letIn() {
+	a.places.full.Store(true) // before the look: a connection that ends after it wakes the loop
+	a.look = false
+	stay := a.waiting[:0]
+	for _, c := range a.waiting {
+		a.places.waiting--
+		_, ok := a.places.enter(c.client.Addr())
+		if !ok && a.draining.Load() {
+			_, ok = a.places.sources.enter(c.client.Addr(), true, 0)
+		}
+		if !ok {
+			a.places.waiting++
+			stay = append(stay, c)
+			continue
+		}
+		a.serve(c.fd, c.client)
+	}
+	if a.waiting = stay; len(stay) == 0 {
+		a.waiting = nil
+	}
+}
+
+// tick does what is due for the listener and returns when to come again, zero if
+// nothing is due. freed says that places may have become free since the last tick.
+func (a *acceptor) tick(now time.Time, freed bool) (due time.Time) {
 	if a.fd < 0 {
 		return due
 	}
-	if l.p.draining.Load() {
+	draining := a.draining.Load()
+	if len(a.waiting) > 0 && (a.look || draining || freed) {
+		a.letIn()
+	}
+	if draining {
 		if a.end.IsZero() {
-			a.quiet, a.end = l.now.Add(queueEmpty), l.now.Add(lastCallTime)
+			a.quiet, a.end = now.Add(queueEmpty), now.Add(lastCallTime)
 		}
-		if l.p.cut.Load() || !l.now.Before(a.quiet) || !l.now.Before(a.end) {
-			l.closeListener()
+		if a.cut.Load() || !now.Before(a.quiet) || !now.Before(a.end) {
+			a.close()
 			return due
 		}
 		due = a.quiet
 	}
 	if !a.watched {
-		if l.now.Before(a.retry) {
+		if now.Before(a.retry) {
 			return sooner(due, a.retry)
 		}
-		if l.p.room() {
-			l.watchListener(true)
+		if a.places.free() {
+			a.watch(true)
 		}
 	}
 	return due
 }
 
-func (l *loop) watchListener(on bool) {
-	a := l.acceptor
+func (a *acceptor) watch(on bool) {
 	if on == a.watched {
 		return
 	}
@@ -103,16 +184,13 @@ func (l *loop) watchListener(on bool) {
 	if on {
 		events = unix.EPOLLIN
 	}
-	if err := l.control(unix.EPOLL_CTL_MOD, a.fd, events, 0); err == nil {
+	if err := a.poll.Modify(a.fd, events, 0); err == nil {
 		a.watched = on
 	}
 }
 
-func (l *loop) closeListener() {
-	closeFD(l.acceptor.fd)
-	l.acceptor.fd = -1
-	l.p.closed.Store(true)
-	for _, other := range l.p.loops {
-		other.wake()
-	}
+func (a *acceptor) close() {
+	sys.Close(a.fd)
+	a.fd = -1
+	a.ended()
 }

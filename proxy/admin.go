@@ -6,50 +6,47 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync/atomic"
-	"time"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/adminhttp"
+	"github.com/tproxy-cni/tproxy-cni/proxy/metrics"
+	"github.com/tproxy-cni/tproxy-cni/proxy/report"
 )
 
-// maxAdmin is how many connections the admin port has at once. Anybody in the
-// cluster can open one, and descriptors are for others.
-const maxAdmin = 32
-
-// serveAdmin answers the kubelet until ctx ends:
+// serveAdmin answers the kubelet and Prometheus until ctx ends:
 //
-//	/healthz  200 while the process lives
-//	/readyz   200 while new connections are accepted and the pod is prepared,
-//	          503 with the reason otherwise
-func serveAdmin(ctx context.Context, log *slog.Logger, ln net.Listener, p *proxy) {
+//	/healthz  200 while the process runs
+//	/readyz   200 while new connections are accepted, the pod is prepared and there
+//	          are ports for clients, otherwise 503 with the reason
+//	/metrics  for Prometheus
+//
+// and within the pod, also to its commands and to the page of package report:
+//
+//	/, /status  the page, and the document
+//	/log-level
+func serveAdmin(ctx context.Context, log *slog.Logger, level *slog.LevelVar, ln *net.TCPListener, p *proxy) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "alive")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := p.status.get(); err != nil {
-			http.Error(w, fmt.Sprintf("not ready: %v", err), http.StatusServiceUnavailable)
+		if now := p.status.readiness(); !now.Ready {
+			http.Error(w, notReady(now), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintf(w, "ready: %s mode on %s\n", p.mode, p.addr)
+		fmt.Fprintf(w, "ready: %s mode on %s\nconnections: %d of %d\n", p.pod.Mode, p.pod.Addr, p.places.taken.Load(), p.places.limit)
 	})
-	var open atomic.Int32
-	s := &http.Server{
-		ConnState: func(c net.Conn, s http.ConnState) {
-			switch s {
-			case http.StateNew:
-				if open.Add(1) > maxAdmin {
-					c.Close()
-				}
-			case http.StateClosed, http.StateHijacked:
-				open.Add(-1)
-			}
-		},
-		Handler:           mux,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	mux.Handle("GET /metrics", metrics.Handler(p.state))
+	report.Register(mux, p.document)
+	mux.Handle("/log-level", adminhttp.FromLoopback(adminhttp.NamedLoopback(logLevel(log, level))))
+	if err := adminhttp.Serve(ctx, log, ln, mux); err != nil {
+		log.Error("cannot serve the admin port", "err", err)
 	}
-	defer context.AfterFunc(ctx, func() { s.Close() })()
-	if err := s.Serve(ln); err != http.ErrServerClosed {
-		log.Error("admin", "err", err)
+}
+
+func notReady(r readiness) string {
+	text := "not ready: " + r.Text
+	if r.Cure != "" {
+		text += "\nwhat to do: " + r.Cure
 	}
+	return text
 }

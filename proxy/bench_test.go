@@ -2,32 +2,32 @@ package main
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
+	"math"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/proxy/relay"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
-// rig is a loop with one connection whose two sides are at hand.
+// rig is a loop's connections, with one whose far ends are at hand.
 type rig struct {
-	*loop
+	*conns
 	client, application int // the far ends
-	events              []unix.EpollEvent
+	events              []sys.Event
 }
 
-func newRig(t testing.TB, pipesEach int) *rig {
+// newRig makes a rig that has pipes or, with as many loops as that, none.
+func newRig(t testing.TB, loops int) *rig {
 	t.Helper()
-	in, out := tcpPair(t), tcpPair(t)
-	r := &rig{
-		loop:   &loop{p: &proxy{}, ep: epoll(t), carriers: carriers{pipes: pipes{most: pipesEach}}, now: time.Now()},
-		client: in[0], application: out[0], events: make([]unix.EpollEvent, 8),
-	}
-	t.Cleanup(func() { r.carriers.pipes.sweep(time.Now().Add(2 * pipeIdle)) })
+	in, out := lab.TCPPair(t), lab.TCPPair(t)
+	r := &rig{conns: newConns(&shared{}, epoll(t), loops), client: in[0], application: out[0], events: make([]sys.Event, 8)}
+	r.now = time.Now()
+	t.Cleanup(r.buffers.Close)
 	c := r.newConn()
 	for i, fd := range []int{in[1], out[1]} {
-		c.sides[i] = side{fd: int32(fd), writable: true}
+		c.relay.Sides[i] = relay.Side{FD: int32(fd), Writable: true}
 		r.place(c, i)
 		r.watch(c, i, 0)
 	}
@@ -36,42 +36,14 @@ func newRig(t testing.TB, pipesEach int) *rig {
 
 // round waits for events and serves them.
 func (r *rig) round(t testing.TB, timeout int) {
-	n, err := unix.EpollWait(r.ep, r.events, timeout)
-	if err != nil && err != unix.EINTR {
+	n, err := r.poll.Wait(r.events, timeout)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range max(n, 0) {
+	for i := range n {
 		r.event(&r.events[i])
 	}
 	r.resume()
-}
-
-// tcpPair is a connection over loopback, both ends non-blocking.
-func tcpPair(t testing.TB) (fds [2]int) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	dst := plain(ln.Addr())
-	if fds[0], err = dialSocket(netip.AddrPort{}, dst); err != nil {
-		t.Fatal(err)
-	}
-	conn, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { fds[1], _ = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closeFD(fds[0]); closeFD(fds[1]) })
-	return fds
 }
 
 // BenchmarkExchange is a request and its answer: two wake-ups, two reads and two
@@ -84,13 +56,13 @@ func BenchmarkExchange(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				for _, way := range [2][2]int{{r.client, r.application}, {r.application, r.client}} {
-					if n, err := write(way[0], message); n != size || err != nil {
+					if n, err := sys.Write(way[0], message); n != size || err != nil {
 						b.Fatal(n, err)
 					}
 					for got := 0; got < size; {
 						r.round(b, -1)
-						n, err := read(way[1], message)
-						if err != nil && err != errAgain {
+						n, err := sys.Read(way[1], message)
+						if err != nil && err != sys.ErrAgain {
 							b.Fatal(err)
 						}
 						got += max(n, 0)
@@ -105,31 +77,50 @@ func BenchmarkExchange(b *testing.B) {
 func BenchmarkBulk(b *testing.B) {
 	for _, kind := range []struct {
 		name  string
-		pipes int
-	}{{"splice", 1}, {"copy", 0}} {
+		loops int
+	}{{"splice", 1}, {"copy", 2 * relay.MaxPipes}} {
 		b.Run(kind.name, func(b *testing.B) {
 			const block = 1 << 20
-			r := newRig(b, kind.pipes)
+			r := newRig(b, kind.loops)
 			data, sink := make([]byte, block), make([]byte, block)
 			b.SetBytes(block)
 			b.ReportAllocs()
 			for b.Loop() {
 				for sent, got := 0, 0; got < block; {
 					if sent < block {
-						n, err := write(r.client, data[sent:])
-						if err != nil && err != errAgain {
+						n, err := sys.Write(r.client, data[sent:])
+						if err != nil && err != sys.ErrAgain {
 							b.Fatal(err)
 						}
 						sent += max(n, 0)
 					}
 					r.round(b, 0)
-					n, err := read(r.application, sink)
-					if err != nil && err != errAgain {
+					n, err := sys.Read(r.application, sink)
+					if err != nil && err != sys.ErrAgain {
 						b.Fatal(err)
 					}
 					got += max(n, 0)
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkSweep is one round's part of a sweep, over connections that are not due.
+func BenchmarkSweep(b *testing.B) {
+	cs := newConns(&shared{}, epoll(b), 1)
+	cs.sweep = sweep{logOpen: time.Hour, halfClosed: time.Hour, newest: math.MaxInt64}
+	cs.slots = make([]slot, 64*slotsPerRound)
+	for fd := 0; fd < len(cs.slots); fd += 2 {
+		c := cs.newConn()
+		cs.slots[fd], cs.slots[fd+1] = slot{c, relay.Client}, slot{c, relay.Application}
+	}
+	cs.now = time.Now()
+	cs.sweepOn() // when the first is due
+	for b.Loop() {
+		if cs.sweep.at == 0 {
+			cs.now = cs.sweep.due
+		}
+		cs.sweepOn()
 	}
 }

@@ -4,28 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"runtime"
-	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// This file makes the one privileged moment of the sidecar as short as can be.
-// The binary carries the file capability cap_net_raw=p: permitted where the
-// container allows it, but not effective, so that it starts where the container
-// drops all capabilities, too. Capabilities belong to threads.
+// The sidecar's privileged moment is as short as possible. The binary has the file
+// capability cap_net_raw=p: permitted where the container allows it, but not
+// effective, so the binary also starts where the container drops all capabilities.
+// It is raised and dropped on all threads: the listener may be opened on any.
 
 var errNoNetRaw = errors.New("this process lacks the capability NET_RAW, which tproxy mode needs to open its listener: " +
 	"leave the container without a `capabilities` section, so that it has the runtime's default set, " +
 	"and the binary with its file capability (setcap cap_net_raw=p tproxy-proxy); or use --mode nat, which needs none")
 
-// privileged runs open with NET_RAW effective, if it is permitted, then drop,
-// which gives up every capability for good.
-func privileged(open func() (*net.TCPListener, error), drop func() error) (*net.TCPListener, error) {
-	runtime.LockOSThread() // between raise and the calls that need it
-	defer runtime.UnlockOSThread()
+// privileged runs open with NET_RAW effective, if it is permitted, then gives up
+// every capability for good.
+func privileged(open func() (*net.TCPListener, error)) (*net.TCPListener, error) {
 	if err := raiseNetRaw(); err != nil {
 		return nil, err
 	}
@@ -36,46 +31,46 @@ func privileged(open func() (*net.TCPListener, error), drop func() error) (*net.
 	if err != nil {
 		return nil, err
 	}
-	if err := drop(); err != nil {
+	if err := dropCapabilities(); err != nil {
 		ln.Close()
 		return nil, err
 	}
 	return ln, nil
 }
 
-// raiseNetRaw makes NET_RAW effective on the calling thread where it is
-// permitted. Where it is not, the call that needs it says so better.
+// raiseNetRaw makes NET_RAW effective where it is permitted. Where it is not, the
+// call that needs it fails, and that error says more.
 func raiseNetRaw() error {
-	data, err := capabilities()
+	set, err := cap.GetPID(0)
 	if err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	if permitted, err := set.GetFlag(cap.Permitted, cap.NET_RAW); err != nil || !permitted {
 		return err
 	}
-	data[0].Effective |= data[0].Permitted & (1 << unix.CAP_NET_RAW)
-	return os.NewSyscallError("capset", unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]))
+	if err := set.SetFlag(cap.Effective, true, cap.NET_RAW); err != nil {
+		return err
+	}
+	if err := set.SetProc(); err != nil {
+		return fmt.Errorf("raise NET_RAW: %w", err)
+	}
+	return nil
 }
 
 // dropCapabilities empties the effective, permitted and inheritable sets of all
-// threads, and with them the ambient set. The dial needs none: the plugin's
-// routing makes a foreign source address bindable for everybody.
+// threads, and with them the ambient set. Dialling needs none: with the plugin's
+// routing every process may bind a foreign source address.
 func dropCapabilities() error {
-	if data, err := capabilities(); err != nil || data == [2]unix.CapUserData{} {
+	set, err := cap.GetPID(0)
+	if err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	none := cap.NewSet()
+	if d, err := set.Cf(none); err != nil || d == 0 {
 		return err
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,
-		uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none)), 0)
-	switch errno {
-	case 0:
-		return nil
-	case unix.ENOTSUP:
-		return errors.New("drop capabilities: impossible with cgo: build with CGO_ENABLED=0")
+	if err := none.SetProc(); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
 	}
-	return fmt.Errorf("drop capabilities: %w", os.NewSyscallError("capset", errno))
-}
-
-// capabilities reads the calling thread's sets: 64 bits as two words.
-func capabilities() (data [2]unix.CapUserData, err error) {
-	err = unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0])
-	return data, os.NewSyscallError("capget", err)
+	return nil
 }

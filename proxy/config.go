@@ -5,75 +5,70 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/flags"
+	"github.com/tproxy-cni/tproxy-cni/proxy/relay"
 )
 
-// config is what the command line and the environment say.
+// config is the settings from the command line and the environment.
 type config struct {
-	addr    netip.AddrPort // where to accept; an unspecified address means every address of both families
+	addr    netip.AddrPort // to accept connections on; an unspecified address means all of both families
 	mode    string         // contract.ModeNAT or contract.ModeTProxy
-	admin   netip.AddrPort // where health is answered; as addr
-	loops   int            // event loops; 0: as many as suit the machine
-	drain   time.Duration  // how long running connections may go on after SIGTERM
+	admin   netip.AddrPort // for health checks; as addr
+	loops   int            // event loops; 0: loopsFor
+	trusted trusted        // whose connections begin with a PROXY header
+	front   frontConfig
+	logOpen time.Duration // log a connection that has lived so long; 0: none
+	half    time.Duration // reset a half-closed connection on which nothing moves for so long; 0: never
+	drain   time.Duration // how long running connections may continue after SIGTERM
 	log     flags.Log
-	version bool // print the version and end
+	version bool // print the version and exit
 }
 
-var settings = append([]flags.Flag[config]{
-	{
-		Name: "addr", Env: "TPROXY_ADDR", Preset: fmt.Sprintf("0.0.0.0:%d", contract.ProxyPort),
-		Usage: "`address` to accept connections on; 0.0.0.0, [::] or nothing before the port means IPv4 and IPv6",
-		Set:   flags.Listen(func(c *config) *netip.AddrPort { return &c.addr }),
-	},
-	{
-		Name: "mode", Env: "TPROXY_MODE", Preset: contract.ModeNAT,
-		Usage: "how the plugin intercepts in this pod: `nat|tproxy`",
-		Set:   flags.OneOf(func(c *config) *string { return &c.mode }, contract.ModeNAT, contract.ModeTProxy),
-	},
-	{
-		Name: "admin", Env: "TPROXY_ADMIN", Preset: fmt.Sprintf(":%d", contract.AdminPort),
-		Usage: "`address` that answers /healthz and /readyz",
-		Set:   flags.Listen(func(c *config) *netip.AddrPort { return &c.admin }),
-	},
-	{
-		Name: "drain", Env: "TPROXY_DRAIN", Preset: "25s",
-		Usage: "`time` that running connections have after SIGTERM before they are reset",
-		Set:   flags.Time(func(c *config) *time.Duration { return &c.drain }),
-	},
-	{
-		Name: "loops", Env: "TPROXY_LOOPS", Preset: "0",
-		Usage: fmt.Sprintf("`number` of event loops, each of which keeps a CPU busy at most; 0 is half the CPUs that this process may use, %d at most", mostLoops),
-		Set: func(c *config, text string) (err error) {
-			if c.loops, err = strconv.Atoi(text); err != nil || c.loops < 0 || c.loops > maxPipes {
-				return fmt.Errorf("want a number from 0 to %d", maxPipes)
-			}
-			return nil
-		},
-	},
-	{
-		Name: "version", Preset: "false", Bool: true, Usage: "print the version and end",
-		Set: flags.Boolean(func(c *config) *bool { return &c.version }),
-	},
-}, flags.LogFlags("TPROXY_", func(c *config) *flags.Log { return &c.log })...)
-
-// mostLoops is enough for what a pod's network brings.
+// mostLoops is enough for a pod's network.
 const mostLoops = 4
 
-// loopsFor is how many loops suit a machine: the other half of the CPUs is for
-// the application, without which a loop has nothing to do.
+// loopsFor is the default number of loops on so many CPUs. The other half is for the
+// application, without which a loop has nothing to do.
 func loopsFor(cpus int) int { return min(max(1, cpus/2), mostLoops) }
 
-// parseConfig reads the flags and the environment. The error names every
-// fault; usage gets the text of --help.
+// parseConfig reads the flags and the environment. The error is flag.ErrHelp after
+// --help, whose text goes to usage; otherwise it names every fault.
 func parseConfig(args []string, getenv func(string) string, usage io.Writer) (c config, err error) {
-	const intro = "tproxy-proxy relays the connections that the tproxy-cni plugin intercepts in its pod."
-	err = flags.Parse(&c, settings, intro, args, getenv, usage)
+	s := flags.New("TPROXY_", "tproxy-proxy relays the connections that the tproxy-cni plugin intercepts in its pod.")
+	addAddr(s, &c)
+	addMode(s, &c)
+	addAdmin(s, &c.admin)
+	s.Add("drain", "25s", "`time` after SIGTERM before remaining connections are reset", flags.Time(&c.drain))
+	s.Add("loops", "0", fmt.Sprintf("`number` of event-loop threads; 0 means half the CPUs, at most %d", mostLoops),
+		flags.Number(&c.loops, 0, relay.MaxPipes))
+	s.Add("half-closed-timeout", "1h", "`time` after which a connection is reset of which one side has finished, if nothing moves; 0 means never",
+		flags.Time(&c.half))
+	s.Add("log-open", "0", "log connections also when they have been open for this `time`, not only at their end; 0 means never", flags.Time(&c.logOpen))
+	addHeaders(s, &c)
+	s.Log(&c.log)
+	s.Version(&c.version)
+	err = s.Parse(args, getenv, usage)
 	if c.addr.IsValid() && c.addr.Port() == c.admin.Port() {
 		err = errors.Join(err, fmt.Errorf("--addr and --admin are both on port %d", c.addr.Port()))
 	}
-	return c, err
+	return c, errors.Join(err, c.checkHeaders())
+}
+
+// The flags that commands share with the sidecar.
+
+func addAdmin(s *flags.Set, to *netip.AddrPort) {
+	s.Add("admin", fmt.Sprintf(":%d", contract.AdminPort), "`address` of the sidecar for /healthz, /readyz, /metrics and its commands", flags.Listen(to))
+}
+
+func addAddr(s *flags.Set, c *config) {
+	s.Add("addr", fmt.Sprintf("0.0.0.0:%d", contract.ProxyPort),
+		"`address` to accept connections on; 0.0.0.0, [::] or no address before the port means IPv4 and IPv6", flags.Listen(&c.addr))
+}
+
+func addMode(s *flags.Set, c *config) {
+	s.Add("mode", contract.ModeNAT, "the pod's interception mode, as the plugin was told: `nat|tproxy`",
+		flags.OneOf(&c.mode, contract.ModeNAT, contract.ModeTProxy))
 }

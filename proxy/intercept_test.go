@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
 )
 
 // TestRefused: no application, as a probe of the kubelet must learn. The plugin's
@@ -28,7 +31,7 @@ func TestRefused(t *testing.T) {
 				"flush chain inet lab refuse; add rule inet lab refuse iifname lo tcp dport %d reject with tcp reset", port))
 			p.listen(t, port)
 			client := p.wantRefused(t, f, port)
-			line := p.wantEnd(t, client, endRefused)
+			line := p.wantEnd(t, client, accesslog.Refused)
 			if !strings.Contains(line["err"], unix.ECONNREFUSED.Error()) {
 				t.Errorf("the log says %q", line["err"])
 			}
@@ -45,23 +48,23 @@ func TestUnreachable(t *testing.T) {
 			"add rule inet lab swallow iifname lo tcp dport %d drop", port))
 		p.listen(t, port)
 		client := p.wantRefused(t, ip4, port)
-		line := p.wantEnd(t, client, endUnreachable)
+		line := p.wantEnd(t, client, accesslog.Unreachable)
 		if !strings.Contains(line["err"], "timed out") {
 			t.Errorf("the log says %q", line["err"])
 		}
 	})
 }
 
-// TestNoRelay: the sidecar connects nobody to itself, from outside or from
-// inside, and its admin port is reached directly.
+// TestNoRelay: the sidecar connects no client to itself, from outside or inside, and
+// its admin port is reached directly.
 func TestNoRelay(t *testing.T) {
 	inModes(t, func(t *testing.T, p *pod) {
 		inFamilies(t, func(t *testing.T, f ipFamily) {
 			client := p.wantRefused(t, f, contract.ProxyPort)
-			p.wantEnd(t, client, endRejected)
+			p.wantEnd(t, client, accesslog.Rejected)
 
 			for _, to := range []string{f.lo, f.pod} {
-				p.wantEnd(t, wantRefused(t, p.Pod, to, addr(to, contract.ProxyPort)), endRejected)
+				p.wantEnd(t, wantRefused(t, p.Pod, to, addr(to, contract.ProxyPort)), accesslog.Rejected)
 			}
 
 			conn := p.dial(t, f, contract.AdminPort)
@@ -98,40 +101,41 @@ func TestOwn(t *testing.T) {
 			}
 			application := a.accept(t)
 			say(t, patient(t, conn), application, "hello")
-			if got := plain(application.RemoteAddr()).Addr().String(); got != tt.from {
+			if got := sock.AddrPort(application.RemoteAddr()).Addr().String(); got != tt.from {
 				t.Errorf("to %s: the application sees %s, want %s", tt.to, got, tt.from)
 			}
 		}
 	})
 }
 
-// TestLinkLocal: a neighbour on the link is served, under the pod's own address
-// where the client's own has no meaning beyond the link.
+// TestLinkLocal: a neighbour on an IPv4 link is served like any client; IPv6's,
+// whose address means nothing beyond the link, is refused.
 func TestLinkLocal(t *testing.T) {
 	inModes(t, func(t *testing.T, p *pod) {
 		p.Node.Addr("pod0", "169.254.7.1/16", "fe80::7:1/64")
 		p.Pod.Run("ip", "addr", "add", "fe80::7:2/64", "dev", "eth0", "nodad")
 		p.apply(p.config()) // the rules know the address
 		p.Pod.Run("ip", "route", "add", "169.254.0.0/16", "dev", "eth0")
-		for _, tt := range []struct{ from, to, sees string }{
-			{"169.254.7.1", lab.Pod4, "169.254.7.1"},
-			{"fe80::7:1%pod0", "fe80::7:2%pod0", "fe80::7:2"},
-		} {
-			a := p.listen(t, 0)
-			d := net.Dialer{Timeout: lab.Patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(tt.from), 0))}
-			var conn net.Conn
-			err := p.Node.Do(func() (err error) {
-				conn, err = d.Dial("tcp", addr(tt.to, a.port))
+		a := p.listen(t, 0)
+		dial := func(from, to string) (conn net.Conn, err error) {
+			d := net.Dialer{Timeout: lab.Patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
+			err = p.Node.Do(func() (err error) {
+				conn, err = d.Dial("tcp", addr(to, a.port))
 				return err
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			application := a.accept(t)
-			move(t, patient(t, conn), application, 1<<20)
-			if got := plain(application.RemoteAddr()).Addr().WithZone("").String(); got != tt.sees {
-				t.Errorf("from %s: the application sees %s, want %s", tt.from, got, tt.sees)
-			}
+			return conn, err
+		}
+		conn, err := dial("169.254.7.1", lab.Pod4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		application := a.accept(t)
+		move(t, patient(t, conn), application, 1<<20)
+		if got := sock.AddrPort(application.RemoteAddr()).Addr().String(); got != "169.254.7.1" {
+			t.Errorf("the application sees %s", got)
+		}
+		if conn, err := dial("fe80::7:1%pod0", "fe80::7:2%pod0"); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("from fe80::7:1: %v (%v), want a refusal", conn, err)
 		}
 	})
 }
@@ -154,7 +158,7 @@ func TestPortRefused(t *testing.T) {
 			client := p.dialFrom(t, addr(f.client, tt.port), f, a.port)
 			application := a.accept(t)
 			say(t, client, application, tt.name)
-			fallback = plain(application.RemoteAddr())
+			fallback = sock.AddrPort(application.RemoteAddr())
 			if fallback.Addr().String() != f.client || int(fallback.Port()) == tt.port {
 				t.Errorf("%s: the application sees %s", tt.name, fallback)
 			}
@@ -163,7 +167,7 @@ func TestPortRefused(t *testing.T) {
 		client := p.dialFrom(t, fallback.String(), f, a.port)
 		application := a.accept(t)
 		say(t, client, application, "again")
-		if got := plain(application.RemoteAddr()); got == fallback || got.Addr() != fallback.Addr() {
+		if got := sock.AddrPort(application.RemoteAddr()); got == fallback || got.Addr() != fallback.Addr() {
 			t.Errorf("the application sees %s", got)
 		}
 	})
@@ -179,7 +183,7 @@ func TestSynCookies(t *testing.T) {
 			p.wantSource(t, client, application)
 			move(t, client, application, 1<<20)
 			move(t, application, client, 1<<20)
-			p.wantEnd(t, plain(client.LocalAddr()), endClosed)
+			p.wantEnd(t, sock.AddrPort(client.LocalAddr()), accesslog.Closed)
 		})
 	})
 }
@@ -197,7 +201,7 @@ func TestFanIn(t *testing.T) {
 			for i := range clients {
 				say(t, clients[i], applications[i], fmt.Sprint("to the application ", i))
 				say(t, applications[i], clients[i], fmt.Sprint("to the client ", i))
-				if got := plain(applications[i].RemoteAddr()).Addr().String(); got != f.client {
+				if got := sock.AddrPort(applications[i].RemoteAddr()).Addr().String(); got != f.client {
 					t.Errorf("application %d sees %s", i, got)
 				}
 			}
@@ -211,14 +215,12 @@ func TestFanIn(t *testing.T) {
 // dialReusing connects from a port that other connections of the client have.
 func (p *pod) dialReusing(t *testing.T, f ipFamily, from, to int) *net.TCPConn {
 	t.Helper()
-	d := net.Dialer{
-		Timeout:   lab.Patience,
-		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(f.client), uint16(from))),
-		Control:   control([]option{reuseAddr}),
-	}
+	source := netip.AddrPortFrom(netip.MustParseAddr(f.client), uint16(from))
+	ctx, cancel := context.WithTimeout(t.Context(), lab.Patience)
+	defer cancel()
 	var conn net.Conn
 	err := p.Client.Do(func() (err error) {
-		conn, err = d.Dial("tcp", addr(f.pod, to))
+		conn, err = sock.Connect(ctx, source, netip.MustParseAddrPort(addr(f.pod, to)))
 		return err
 	})
 	if err != nil {
@@ -302,19 +304,19 @@ func TestClashBehind(t *testing.T) {
 	inFamilies(t, func(t *testing.T, f ipFamily) {
 		a := p.listen(t, 0)
 		p.dial(t, f, a.port)
-		leased := plain(a.accept(t).RemoteAddr()).Port()
+		leased := sock.AddrPort(a.accept(t).RemoteAddr()).Port()
 		for range 5 {
 			lingers := netip.AddrPortFrom(netip.MustParseAddr(f.client), leased+2)
 			client := p.dialFrom(t, lingers.String(), f, a.port)
 			application := a.accept(t)
 			move(t, application, client, 1)
 			move(t, client, application, 1)
-			p.wantEnd(t, lingers, endClosed)
+			p.wantEnd(t, lingers, accesslog.Closed)
 
 			client = p.dial(t, f, a.port)
 			application = a.accept(t)
 			say(t, client, application, "hello")
-			leased = plain(application.RemoteAddr()).Port()
+			leased = sock.AddrPort(application.RemoteAddr()).Port()
 		}
 	})
 }

@@ -2,53 +2,29 @@ package main
 
 import (
 	"net/netip"
-	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
-// loop serves its connections, one event after the other, on one thread. An idle
-// connection has no goroutine, timer or buffer: two descriptors and a conn.
+// loop serves its connections, one event after the other, on one thread.
 type loop struct {
-	p        *proxy
-	ep       int // the epoll instance
-	wakeup   int // an eventfd: another thread wants us to look at what it wrote
-	acceptor *acceptor
-
-	start    time.Time // from which connections count
-	now      time.Time // of this round
-	slots    []slot    // by descriptor
-	conns    int       // that are ours
-	gaveBack memory    // for the last time
-	ids      uint32
-	free     []*conn
-
-	carriers carriers
-	yielded  []ref          // have more to do, after the others
-	dials    []dialUnderWay // earliest deadline first
+	*shared
+	poll      sys.Epoll
+	wakeup    int // an eventfd: another thread wants the loop to look at shared and inbox
+	conns     *conns
+	acceptors []*acceptor // the first loop's
 
 	mu    sync.Mutex
-	inbox []arrival // connections that the first loop hands to us
-}
+	inbox []arrival // connections that the first loop hands over
 
-// ref is a connection that may have ended meanwhile, and its memory another's.
-type ref struct {
-	conn *conn
-	id   uint32
-}
-
-type dialUnderWay struct {
-	ref
-	fd       int // of this attempt
-	deadline time.Time
-}
-
-type arrival struct {
-	fd   int
-	from netip.AddrPort
+	walk  atomic.Pointer[walk] // under way, for a census
+	ended chan struct{}        // closed when the loop is over
 }
 
 const (
@@ -56,144 +32,112 @@ const (
 	roundsPerBreak = 64 // after which other goroutines may run
 )
 
-func newLoop(p *proxy, pipesEach int) (*loop, error) {
-	l := &loop{p: p, wakeup: -1, start: time.Now()}
-	l.carriers.pipes.most = pipesEach
-	var err error
-	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
+// newLoop makes one of n loops.
+func newLoop(s *shared, n int) (*loop, error) {
+	poll, err := sys.NewEpoll()
+	if err != nil {
+		return nil, err
 	}
-	if l.wakeup, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		l.close()
-		return nil, os.NewSyscallError("eventfd", err)
+	l := &loop{shared: s, poll: poll, wakeup: -1, conns: newConns(s, poll, n), ended: make(chan struct{})}
+	if l.wakeup, err = sys.NewEventfd(); err == nil {
+		err = poll.Add(l.wakeup, unix.EPOLLIN|unix.EPOLLET, 0)
 	}
-	err = l.control(unix.EPOLL_CTL_ADD, l.wakeup, unix.EPOLLIN|unix.EPOLLET, 0)
 	if err != nil {
 		l.close()
+		return nil, err
 	}
-	return l, err
+	return l, nil
 }
 
 func (l *loop) close() {
-	closeFD(l.ep)
+	l.poll.Close()
 	if l.wakeup >= 0 {
-		closeFD(l.wakeup)
+		sys.Close(l.wakeup)
 	}
-	l.carriers.pipes.sweep(time.Now().Add(2 * pipeIdle))
+	l.conns.buffers.Close()
 }
 
-// run serves until the proxy is closed and our connections have ended.
+// listen gives the loop a listener, not watched yet.
+func (l *loop) listen(a *acceptor) error {
+	l.acceptors, a.poll, a.stats = append(l.acceptors, a), l.poll, &l.conns.stats
+	return l.poll.Add(a.fd, 0, 0)
+}
+
+// run serves until the listener is closed and this loop's connections have ended.
 func (l *loop) run() {
-	events := make([]unix.EpollEvent, eventsPerRound)
-	l.now = time.Now()
+	defer close(l.ended)
+	events := make([]sys.Event, eventsPerRound)
+	l.conns.now = time.Now()
 	for round := 1; ; round++ {
 		due := l.tick()
 		if l.over() {
 			return
 		}
-		n, err := unix.EpollWait(l.ep, events, l.timeout(due))
-		if err != nil && err != unix.EINTR {
-			panic(os.NewSyscallError("epoll_wait", err)) // EBADF, EFAULT, EINVAL: a fault of ours
+		n, err := l.poll.Wait(events, l.timeout(due))
+		if err != nil {
+			panic(err) // EBADF, EFAULT or EINVAL: a bug
 		}
-		l.now = time.Now()
-		for i := range max(n, 0) {
+		l.conns.now = time.Now()
+		for i := range n {
 			l.event(&events[i])
 		}
-		l.resume()
-		if round%roundsPerBreak == 0 || l.p.journal.busy() {
+		l.conns.resume()
+		if round%roundsPerBreak == 0 || l.accesslog.Busy() {
 			runtime.Gosched()
 		}
 	}
 }
 
-func (l *loop) event(ev *unix.EpollEvent) {
-	switch fd := int(ev.Fd); {
-	case fd == l.wakeup:
-	case l.acceptor != nil && fd == l.acceptor.fd:
-		l.accept()
-	default:
-		s := l.slots[fd]
-		if s.conn == nil || s.conn.id != uint32(ev.Pad) {
-			return // ended by an earlier event of this round
+func (l *loop) event(ev *sys.Event) {
+	fd := int(ev.Fd)
+	for _, a := range l.acceptors {
+		if fd == a.fd {
+			a.accept(l.conns.now)
+			return
 		}
-		c := s.conn
-		c.sides[s.side].note(ev.Events)
-		if c.dialing {
-			l.dialed(c)
-		} else {
-			l.relay(c)
-		}
+	}
+	if fd != l.wakeup {
+		l.conns.event(ev)
 	}
 }
 
-// yield lets the others have their turn.
-func (l *loop) yield(c *conn) {
-	if !c.yielded {
-		c.yielded = true
-		l.yielded = append(l.yielded, ref{c, c.id})
-	}
-}
-
-// resume gives the connections that yielded in the round before their next turn.
-func (l *loop) resume() {
-	n := len(l.yielded)
-	for i := range n {
-		if r := l.yielded[i]; r.conn.id == r.id {
-			r.conn.yielded = false
-			l.relay(r.conn)
-		}
-	}
-	l.yielded = append(l.yielded[:0], l.yielded[n:]...)
-}
-
-// tick does what is due and tells when to come again; zero: when something
-// happens.
+// tick does what is due and returns when to come again, zero if nothing is due.
 func (l *loop) tick() (due time.Time) {
 	for _, a := range l.arrivals() {
-		l.begin(a.fd, a.from)
+		l.conns.begin(a.fd, a.client)
 	}
-	if l.p.cut.Load() {
-		l.cutAll()
+	if l.cut.Load() {
+		l.conns.cutAll()
 	}
-	for len(l.dials) > 0 {
-		d := l.dials[0]
-		if live := d.conn.id == d.id && d.conn.dialing && int(d.conn.sides[application].fd) == d.fd; live && l.now.Before(d.deadline) {
-			due = d.deadline
-			break
-		} else if live {
-			err := explain(os.NewSyscallError("connect", os.ErrDeadlineExceeded))
-			l.abort(d.conn, ending{dialEnd(err), err})
+	due = l.conns.tick()
+	if w := l.walk.Load(); w != nil {
+		if w.step(l.conns) {
+			l.walk.CompareAndSwap(w, nil)
+		} else {
+			due = sooner(due, l.conns.now)
 		}
-		l.dials = l.dials[1:]
 	}
-	due = sooner(due, l.carriers.pipes.sweep(l.now))
-	if l.acceptor != nil {
-		due = sooner(due, l.tickAcceptor())
+	freed := !l.places.full.Load()
+	for _, a := range l.acceptors {
+		due = sooner(due, a.tick(l.conns.now, freed))
 	}
-	return sooner(due, l.giveMemoryBack())
+	return sooner(due, l.conns.giveMemoryBack(l.conns.now))
 }
 
-// over tells whether nothing is left and nothing will come.
+// over reports whether nothing is left and nothing will come.
 func (l *loop) over() bool {
-	if l.conns > 0 || !l.p.closed.Load() {
+	if l.conns.count > 0 || !l.closed.Load() {
 		return false
 	}
-	l.mu.Lock() // after closed is set nobody hands us anything
+	l.mu.Lock() // once closed is set, no other loop hands anything over
 	defer l.mu.Unlock()
 	return len(l.inbox) == 0
 }
 
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// timeout is what epoll_wait takes, in milliseconds.
+// timeout is epoll_wait's, in milliseconds.
 func (l *loop) timeout(due time.Time) int {
 	switch {
-	case len(l.yielded) > 0:
+	case len(l.conns.yielded) > 0:
 		return 0
 	case due.IsZero():
 		return -1
@@ -201,10 +145,10 @@ func (l *loop) timeout(due time.Time) int {
 	return int(max(0, time.Until(due)+time.Millisecond-1) / time.Millisecond)
 }
 
-// hand gives a client's connection to the loop, from another's thread.
-func (l *loop) hand(fd int, from netip.AddrPort) {
+// hand gives a connection to the loop, from the first one's thread.
+func (l *loop) hand(fd int, client netip.AddrPort) {
 	l.mu.Lock()
-	l.inbox = append(l.inbox, arrival{fd, from})
+	l.inbox = append(l.inbox, arrival{fd, client})
 	l.mu.Unlock()
 	l.wake()
 }
@@ -217,43 +161,5 @@ func (l *loop) arrivals() []arrival {
 	return in
 }
 
-// wake makes the loop look at the proxy's state and at its inbox.
-func (l *loop) wake() {
-	_, _ = unix.Write(l.wakeup, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // a counter in the machine's order: any but 0 does
-}
-
-// watch makes epoll tell of a side's ends, of bytes to read and of what more
-// asks for. What is so already it tells at once. If it cannot the connection is
-// ended.
-func (l *loop) watch(c *conn, i int, more uint32) (ok bool) {
-	s := &c.sides[i]
-	want := s.watched | unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET | more
-	if want == s.watched {
-		return true
-	}
-	op := unix.EPOLL_CTL_MOD
-	if s.watched == 0 {
-		op = unix.EPOLL_CTL_ADD
-	}
-	s.watched = want
-	if err := l.control(op, int(s.fd), want, c.id); err != nil {
-		// ENOMEM, ENOSPC (fs.epoll.max_user_watches): we would never hear of it.
-		l.abort(c, ending{endExhausted, err})
-		return false
-	}
-	return true
-}
-
-func (l *loop) control(op, fd int, events, id uint32) error {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: int32(id)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.ep, op, fd, &ev))
-}
-
-// cutAll resets every connection.
-func (l *loop) cutAll() {
-	for fd := range l.slots {
-		if c := l.slots[fd].conn; c != nil {
-			l.abort(c, ending{how: endDrained})
-		}
-	}
-}
+// wake makes the loop look at shared and at its inbox, from any thread.
+func (l *loop) wake() { sys.Wake(l.wakeup) }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -14,12 +13,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
+	"github.com/tproxy-cni/tproxy-cni/proxy/relay"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
-// TestLoops: with several loops each has its part of the connections, and all
-// that a connection can do works in each. The drain waits for all of them.
+// TestLoops: with several loops each gets its part of the connections and relays
+// them. The drain waits for all of them.
 func TestLoops(t *testing.T) {
 	const loops = 3
 	inModesStarted(t, []string{"--loops", fmt.Sprint(loops), "--drain", "10m"}, func(t *testing.T, p *pod) {
@@ -51,7 +54,7 @@ func TestLoops(t *testing.T) {
 		for i, c := range clients {
 			p.wantRefused(t, ip4, a.port)
 			move(t, c, applications[i], 1<<20)
-			p.wantEnd(t, plain(c.LocalAddr()), endClosed)
+			p.wantEnd(t, sock.AddrPort(c.LocalAddr()), accesslog.Closed)
 		}
 		if err := p.sidecar.Wait(); err != nil {
 			t.Errorf("ended with %v", err)
@@ -87,8 +90,8 @@ func (p *pod) wantEpolls(t *testing.T, loops int) {
 	}
 }
 
-// TestManyAtOnce: connections that come and go while others stay, so that
-// descriptors are used again at once: no event reaches the wrong one.
+// TestManyAtOnce: connections come and go while others stay, and their descriptors are
+// reused at once: no event reaches the wrong one.
 func TestManyAtOnce(t *testing.T) {
 	inModes(t, func(t *testing.T, p *pod) {
 		a := p.listen(t, 0).echo()
@@ -108,7 +111,7 @@ func TestManyAtOnce(t *testing.T) {
 						c.Close()
 						continue
 					case 1:
-						reset(c)
+						sock.Reset(c)
 						continue
 					default:
 						got := make([]byte, len(text))
@@ -136,22 +139,23 @@ func TestManyAtOnce(t *testing.T) {
 }
 
 // TestStaleEvent: an event for a descriptor whose connection has ended in the
-// same round is no event of the connection that has the descriptor now.
+// same round does not reach the connection that has the descriptor now.
 func TestStaleEvent(t *testing.T) {
-	fds := socketPair(t)
-	l := &loop{p: &proxy{}}
+	fds := lab.SocketPair(t)
+	l := newConns(&shared{}, sys.Epoll{}, 1)
 	old := l.newConn()
-	old.sides[client].fd, old.sides[application].fd = int32(fds[0]), -1
-	l.place(old, client)
-	stale := unix.EpollEvent{Events: unix.EPOLLERR | unix.EPOLLHUP, Fd: int32(fds[0]), Pad: int32(old.id)}
+	old.relay.Sides[relay.Client].FD, old.relay.Sides[relay.Application].FD = int32(fds[0]), -1
+	l.place(old, relay.Client)
+	stale := sys.Event{Events: unix.EPOLLERR | unix.EPOLLHUP, Fd: int32(fds[0]), Pad: int32(old.id)}
 
 	l.slots[fds[0]] = slot{} // it ends, and its descriptor and memory are another's
 	l.freeConn(old)
 	now := l.newConn()
-	now.sides[client].fd, now.sides[application].fd = int32(fds[0]), int32(fds[1])
-	l.place(now, client)
+	now.relay.Sides[relay.Client].FD, now.relay.Sides[relay.Application].FD = int32(fds[0]), int32(fds[1])
+	now.relay.Sides[relay.Application].Writable = true
+	l.place(now, relay.Client)
 	l.event(&stale)
-	if now.sides[client].ended || now.sides[client].failed {
+	if s := now.relay.Sides[relay.Client]; s.Ended || s.Failed {
 		t.Error("a connection got the event of the one before it")
 	}
 	fresh := stale
@@ -162,18 +166,17 @@ func TestStaleEvent(t *testing.T) {
 	}
 }
 
-// TestSteadyState: what a connection does between its begin and its end takes no
-// memory from the heap.
+// TestSteadyState: a running connection allocates nothing.
 func TestSteadyState(t *testing.T) {
 	r := newRig(t, 1)
 	message := make([]byte, 1000)
 	exchange := func() {
 		for _, way := range [2][2]int{{r.client, r.application}, {r.application, r.client}} {
-			if _, err := write(way[0], message); err != nil {
+			if _, err := sys.Write(way[0], message); err != nil {
 				t.Fatal(err)
 			}
 			r.round(t, -1)
-			if n, err := read(way[1], message); n != len(message) || err != nil {
+			if n, err := sys.Read(way[1], message); n != len(message) || err != nil {
 				t.Fatal(n, err)
 			}
 		}
@@ -184,64 +187,46 @@ func TestSteadyState(t *testing.T) {
 	}
 }
 
-// TestTurns: a stream that never ends lets the others have their turn, and its
-// own comes again without an event, until there is nothing left to do.
+// TestTurns: a stream that never ends yields to the others, and gets its next turn
+// without an event, until nothing is left to do.
 func TestTurns(t *testing.T) {
-	const bytes = 2*turn + 1000
-	in, out := socketPair(t), socketPair(t)
-	l := &loop{p: &proxy{}, ep: epoll(t), carriers: carriers{pipes: pipes{most: 1}}}
+	const bytes = 2*relay.Turn + 1000
+	in, out := lab.SocketPair(t), lab.SocketPair(t)
+	l := newConns(&shared{}, epoll(t), 1)
+	t.Cleanup(l.buffers.Close)
 	c := l.newConn()
 	for i, fd := range []int{in[1], out[1]} {
-		c.sides[i] = side{fd: int32(fd), writable: true}
+		c.relay.Sides[i] = relay.Side{FD: int32(fd), Writable: true}
 		l.place(c, i)
 		l.watch(c, i, 0)
 	}
 	for _, fd := range []int{in[0], out[1]} {
-		if err := setInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 4*bytes); err != nil {
+		if err := sys.SetInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 4*bytes); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n, err := write(in[0], make([]byte, bytes)); n != bytes || err != nil {
+	if n, err := sys.Write(in[0], make([]byte, bytes)); n != bytes || err != nil {
 		t.Fatal(n, err)
 	}
-	l.event(&unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(in[1]), Pad: int32(c.id)})
+	l.event(&sys.Event{Events: unix.EPOLLIN, Fd: int32(in[1]), Pad: int32(c.id)})
 	turns := 1
 	for ; len(l.yielded) > 0; turns++ {
-		if moved := c.halves[client].total; moved > int64(turns)*(turn+pipeSize) || turns > 10 {
+		if moved := c.relay.Moved(relay.Client); moved > int64(turns)*(relay.Turn+1<<20) || turns > 10 {
 			t.Fatalf("%d bytes in %d turns", moved, turns)
 		}
 		l.resume()
 	}
-	if moved := c.halves[client].total; moved != bytes || turns < 2 {
+	if moved := c.relay.Moved(relay.Client); moved != bytes || turns < 2 {
 		t.Errorf("%d bytes of %d in %d turns", moved, bytes, turns)
 	}
 }
 
-func epoll(t testing.TB) int {
+func epoll(t testing.TB) sys.Epoll {
 	t.Helper()
-	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	ep, err := sys.NewEpoll()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(ep) })
+	t.Cleanup(ep.Close)
 	return ep
-}
-
-// TestSockaddr: an address is the same after its way to the kernel and back.
-func TestSockaddr(t *testing.T) {
-	for _, s := range []string{"192.0.2.1:80", "[2001:db8::1]:65535", "[fe80::1%7]:1", "0.0.0.0:0", "[::]:5000"} {
-		want := netip.MustParseAddrPort(s)
-		a := newSockaddr(want)
-		if got := a.addrPort(); got != want {
-			t.Errorf("%s became %s", want, got)
-		}
-	}
-	a := newSockaddr(netip.MustParseAddrPort("[::ffff:192.0.2.1]:80"))
-	if got := a.addrPort(); got != netip.MustParseAddrPort("192.0.2.1:80") {
-		t.Errorf("a v4-mapped address became %s", got)
-	}
-	a = sockaddr{}
-	if got := a.addrPort(); got.IsValid() {
-		t.Errorf("no family became %s", got)
-	}
 }

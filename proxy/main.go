@@ -12,27 +12,37 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/internal/version"
+	"github.com/tproxy-cni/tproxy-cni/proxy/probe"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
 )
 
 func main() {
 	if os.Getenv("GOGC") == "" {
-		// Only a growing number of connections leaves garbage behind: it may be
-		// collected at once, and an idle connection is as small as it can be.
+		// Only a growing number of connections leaves garbage: collected early, it
+		// makes an idle connection as small as can be.
 		debug.SetGCPercent(50)
 	}
-	os.Exit(run(os.Args[1:], os.Getenv, dropCapabilities, os.Stdout, os.Stderr))
+	os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run returns the exit status: 0 for an end in order, 2 for a bad setting, 1
-// for what else keeps the proxy from working. drop gives up the process's
-// capabilities.
-func run(args []string, getenv func(string) string, drop func() error, stdout, stderr io.Writer) int {
+// run returns the exit status. The first argument may name a command; without one it
+// is the sidecar.
+func run(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if c, ok := commandOf(args); ok {
+		return c.run(args[1:], getenv, stdout, stderr)
+	}
+	return runSidecar(args, getenv, stdout, stderr)
+}
+
+// runSidecar returns the exit status: 0 after an orderly shutdown, 2 for a bad
+// setting, 1 for any other failure.
+func runSidecar(args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	c, err := parseConfig(args, getenv, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(stdout, commandsHelp())
 		return 0
 	case err != nil:
 		fmt.Fprintf(stderr, "tproxy-proxy: %v\n", err)
@@ -41,59 +51,75 @@ func run(args []string, getenv func(string) string, drop func() error, stdout, s
 		fmt.Fprintln(stdout, "tproxy-proxy", version.String())
 		return 0
 	}
-	log := c.log.New(stderr)
+	log, level := c.log.NewVariable(stderr)
 
 	ctx, kill, stop := drain.Signals(log, c.drain)
 	defer stop()
 
-	if err := serve(ctx, kill, log, c, drop); err != nil {
+	if err := serve(ctx, kill, log, level, c); err != nil {
 		log.Error("cannot serve", "err", err)
 		return 1
 	}
-	drain.Say(func() { log.Info("ended") })
+	drain.LogBounded(func() { log.Info("stopped") })
 	return 0
 }
 
-// serve opens the listeners and works until ctx ends and the connections have.
-func serve(ctx, kill context.Context, log *slog.Logger, c config, drop func() error) error {
+// serve opens the listeners and serves until ctx ends and the connections have.
+func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c config) error {
 	files, err := raiseNoFile()
 	if err != nil {
 		return err
 	}
-	ln, err := privileged(func() (*net.TCPListener, error) {
-		if c.mode == contract.ModeTProxy {
-			return listen(ctx, c.addr, transparent)
-		}
-		return listen(ctx, c.addr)
-	}, drop)
+	ln, err := privileged(func() (*net.TCPListener, error) { return openListener(ctx, c) })
+	if err != nil {
+		return probe.ExplainTaken(err, c.addr.Port(), "addr", "proxy-port")
+	}
+	fd, err := sock.Detach(ln)
 	if err != nil {
 		return err
 	}
-	fd, err := detach(ln)
+	adminLn, err := sock.Listen(ctx, c.admin)
 	if err != nil {
-		return err
-	}
-	adminLn, err := listen(ctx, c.admin)
-	if err != nil {
-		return fmt.Errorf("admin: %w", err)
+		return fmt.Errorf("admin: %w", probe.ExplainTaken(err, c.admin.Port(), "admin", "admin-port"))
 	}
 	loops := c.loops
 	if loops == 0 {
 		loops = loopsFor(runtime.GOMAXPROCS(0))
 	}
-	// One more than the loops: it has what else there is to do, and while it has
-	// nothing the scheduler does not take a loop's processor away for each wait.
+	// One more than the loops, for everything else. While it is idle the scheduler
+	// does not take a loop's processor away in each wait.
 	runtime.GOMAXPROCS(loops + 1)
 	p, err := newProxy(log, c.mode, fd, files, loops)
 	if err != nil {
 		return err
 	}
-	adminCtx, end := context.WithCancel(context.Background())
-	defer end()
-	go serveAdmin(adminCtx, log, adminLn, p)
-	go p.awaitPrepared(ctx)
+	for _, l := range p.loops {
+		l.conns.sweep = sweep{logOpen: c.logOpen, halfClosed: c.half}
+	}
+	p.admin = sock.AddrPort(adminLn.Addr())
+	p.trusted = c.trusted
+	if c.trusted.all() {
+		log.Warn("every client may pose as any other: --proxy-protocol-from has a CIDR of all addresses")
+	}
+	if c.front.path != "" {
+		ln, err := sock.ListenUnix(c.front.path, c.front.mode())
+		if err != nil {
+			return fmt.Errorf("accept-proxy: %w", err)
+		}
+		defer ln.Remove()
+		p.fronts = fronts{uidsFor(uint32(c.front.uid)), c.front.to}
+		if err := p.listen(ln.FD); err != nil {
+			return err
+		}
+	}
+	adminCtx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go serveAdmin(adminCtx, log, level, adminLn, p)
+	go p.watchPrepared(ctx)
+	go p.warnOfInterceptors(ctx)
+	go p.awaitPorts(ctx)
 
-	log.Info("listening", "mode", c.mode, "addr", p.addr, "admin", adminLn.Addr(),
+	log.Info("listening", "mode", c.mode, "addr", p.pod.Addr, "admin", sock.AddrPort(adminLn.Addr()),
 		"uid", os.Getuid(), "files", files, "loops", loops, "version", version.String())
 	p.serve(ctx, kill, c.drain)
 	return nil

@@ -7,24 +7,28 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // childArg is the first argument of a test binary that runs in a pod as the
 // sidecar, so that the race detector looks at all of it.
 const childArg = "sidecar"
 
+// childEnv, if it is set, makes the test binary the sidecar, too: with the arguments of a
+// real one, which other processes see.
+const childEnv = "TPROXY_TEST_SIDECAR"
+
 // work is a directory that every user can read, gone with the run.
 var work string
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == childArg {
-		os.Exit(run(os.Args[2:], os.Getenv, dropIfPossible, os.Stdout, os.Stderr))
+		os.Exit(run(os.Args[2:], os.Getenv, os.Stdout, os.Stderr))
+	}
+	if os.Getenv(childEnv) != "" {
+		os.Exit(run(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 	}
 	os.Exit(runTests(m))
 }
@@ -40,16 +44,6 @@ func runTests(m *testing.M) int {
 	}
 	defer os.RemoveAll(work)
 	return m.Run()
-}
-
-// dropIfPossible is dropCapabilities, except in a binary that is linked with
-// cgo, as the race detector is. The integration tests look at the real one.
-func dropIfPossible() error {
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0)
-	if errno == unix.ENOTSUP {
-		return nil
-	}
-	return dropCapabilities()
 }
 
 // executable copies the test binary to where the sidecar's user can run it: go

@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
-	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
 )
 
 // pod is package lab's topology, with the pod's rules and a sidecar. The tests
@@ -35,7 +36,7 @@ func bare(t *testing.T, mode string) *pod {
 func prepared(t *testing.T, mode string) *pod {
 	t.Helper()
 	p := bare(t, mode)
-	p.apply(redirect.Default(mode))
+	p.apply(intercept.Default(contract.Mode(mode)))
 	return p
 }
 
@@ -48,9 +49,9 @@ func newPod(t *testing.T, mode string, args ...string) *pod {
 	return p
 }
 
-func (p *pod) apply(c redirect.Config) {
+func (p *pod) apply(c intercept.Config) {
 	p.t.Helper()
-	if err := redirect.Apply(p.Pod.Path(), c); err != nil {
+	if err := intercept.Apply(p.Pod.Path(), c); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -206,7 +207,7 @@ func (p *pod) pair(t *testing.T, f ipFamily) (client, application *net.TCPConn) 
 // address always, the port where the mode promises it.
 func (p *pod) wantSource(t *testing.T, client, application net.Conn) {
 	t.Helper()
-	c, a := plain(client.LocalAddr()), plain(application.RemoteAddr())
+	c, a := sock.AddrPort(client.LocalAddr()), sock.AddrPort(application.RemoteAddr())
 	if c.Addr() != a.Addr() || p.mode == contract.ModeNAT && c.Port() != a.Port() {
 		t.Errorf("%s mode: application sees %s, client is %s", p.mode, a, c)
 	}

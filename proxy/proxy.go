@@ -2,83 +2,110 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
+	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
+	"github.com/tproxy-cni/tproxy-cni/proxy/dial"
+	"github.com/tproxy-cni/tproxy-cni/proxy/probe"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
 // proxy accepts intercepted connections and relays each to the application.
 type proxy struct {
-	log  *slog.Logger
-	mode string
-	addr netip.AddrPort // of the listener
-
-	// destination tells where the client of an accepted connection wanted
-	// to go.
-	destination func(fd int, client netip.AddrPort) (netip.AddrPort, error)
-
-	dialer  *dialer
-	journal *journal
-	status  status
+	shared
+	log     *slog.Logger
+	started time.Time
+	admin   netip.AddrPort // where /status is; for itself to tell
+	pod     probe.Pod
 	checked chan struct{} // closed when status is first known
 
-	loops []*loop
-	limit int64        // of connections
-	conns atomic.Int64 // in all loops
-	full  atomic.Bool  // the first loop waits for room
-
-	draining, cut, closed atomic.Bool // accept no more; reset all; the listener is closed
+	loops     []*loop // the first has the listeners
+	census    census
+	documents documents
+	turn      int // the loop that got the last connection
+	listeners int // that are open; the first loop's
 }
 
-var errFull = errors.New("there are as many connections as the limit of open files allows")
-
-// newProxy makes a proxy of n loops that has files descriptors at most. The
-// listener is its own then.
-func newProxy(log *slog.Logger, mode string, ln int, files uint64, n int) (p *proxy, err error) {
-	p = &proxy{
-		log:         log,
-		mode:        mode,
-		destination: redirectedFrom,
-		journal:     newJournal(log),
-		status:      status{err: errChecking},
-		checked:     make(chan struct{}),
-		limit:       int64(connsFor(files)),
-	}
-	if mode == contract.ModeTProxy {
-		p.destination = intercepted
-	}
-	if p.addr, err = localOf(ln); err != nil {
+// newProxy makes a proxy of n loops with files descriptors at most, which owns the
+// listener ln. The error is a *os.SyscallError, such as EMFILE of epoll_create1.
+func newProxy(log *slog.Logger, mode string, ln int, files uint64, n int) (*proxy, error) {
+	addr, err := sys.LocalAddr(ln)
+	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
-	p.dialer = &dialer{mode: mode, port: p.addr.Port(), own: &addrs{list: net.InterfaceAddrs}}
-	defer func() {
+	own := dial.NewAddrs()
+	p := &proxy{
+		log: log, started: time.Now(),
+		shared: shared{
+			destination:   sock.RedirectedFrom,
+			dialer:        dial.New(mode, addr.Port(), own),
+			accesslog:     accesslog.New(log),
+			status:        status{pod: checking},
+			suspects:      make(chan struct{}, 1),
+			places:        newPlaces(files),
+			limitsReceive: sock.LimitsReceive(),
+		},
+		pod:     probe.Pod{Mode: mode, Addr: addr, Own: own, Listeners: &probe.OwnListeners{}, Patience: probe.Patience},
+		checked: make(chan struct{}),
+	}
+	if mode == contract.ModeTProxy {
+		p.destination = sock.DivertedFrom
+	}
+	for range n {
+		l, err := newLoop(&p.shared, n)
 		if err != nil {
 			p.closeLoops()
-		}
-	}()
-	for range n {
-		l, err := newLoop(p, maxPipes/n)
-		if err != nil {
 			return nil, err
 		}
 		p.loops = append(p.loops, l)
 	}
-	first := p.loops[0]
-	first.acceptor = &acceptor{fd: ln, shortage: shortage{warn: func(err error) {
-		// A loop waits for nobody, not for the reader of the log either.
-		go p.log.Warn("cannot accept connections; clients wait until it works again", "err", err)
-	}}}
-	return p, first.control(unix.EPOLL_CTL_ADD, ln, 0, 0)
+	p.places.freed = p.loops[0].wake
+	if err := p.listen(ln); err != nil {
+		p.closeLoops()
+		return nil, err
+	}
+	return p, nil
+}
+
+// listen has the first loop serve a listener, before it runs.
+func (p *proxy) listen(fd int) error {
+	p.listeners++
+	return p.loops[0].listen(&acceptor{
+		shared: &p.shared,
+		fd:     fd,
+		serve:  p.assign,
+		ended: func() {
+			if p.listeners--; p.listeners == 0 {
+				p.setAndWake(&p.closed)
+			}
+		},
+		// A loop never waits, not for the reader of the log either.
+		shortage: backoff{warn: func(err error) {
+			go p.log.Warn("cannot accept: clients wait in the listener's queue", "err", err)
+		}},
+		scarce: backoff{warn: func(err error) {
+			go p.log.Warn("one source has most of the connections: its further ones wait or are refused", "err", err)
+		}},
+	})
+}
+
+// assign makes an accepted connection the next loop's. It runs on the first one's
+// thread.
+func (p *proxy) assign(fd int, client netip.AddrPort) {
+	p.turn = (p.turn + 1) % len(p.loops)
+	if p.turn == 0 {
+		p.loops[0].conns.begin(fd, client)
+	} else {
+		p.loops[p.turn].hand(fd, client)
+	}
 }
 
 func (p *proxy) closeLoops() {
@@ -87,72 +114,58 @@ func (p *proxy) closeLoops() {
 	}
 }
 
-// serve accepts until ctx ends, then gives the running connections the time of
-// timeout to finish and resets the others; so it does at once when kill ends.
+func (p *proxy) wakeLoops() {
+	for _, l := range p.loops {
+		l.wake()
+	}
+}
+
+// setAndWake sets a flag that the loops look at and wakes them.
+func (p *proxy) setAndWake(flag *atomic.Bool) {
+	flag.Store(true)
+	p.wakeLoops()
+}
+
+// serve accepts until ctx ends, then gives the running connections timeout to finish
+// and resets the rest. It resets them at once when kill ends.
 func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration) {
 	select {
-	case <-p.checked: // clients wait in the listener's queue
+	case <-p.checked: // until then clients wait in the listener's queue
 	case <-ctx.Done():
 	}
 	var loops sync.WaitGroup
 	for _, l := range p.loops {
 		loops.Go(l.run)
 	}
+	p.census.set(true)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		loops.Wait()
 	}()
-	// Not before the last word of tell and release: a descriptor may be another's
-	// as soon as it is closed.
+	// Not before all wake-ups are done: a closed descriptor may be another's at
+	// once.
 	defer func() {
 		<-done
+		p.census.set(false)
 		p.closeLoops()
-		p.journal.close()
+		p.accesslog.Close()
 	}()
 
 	<-ctx.Done()
-	p.status.set(errDraining)
-	p.tell(&p.draining)
+	p.status.drain()
+	p.setAndWake(&p.draining)
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
 	case <-done:
 		return
 	case <-timer.C:
-		drain.Say(func() {
-			p.log.Warn("the time to drain is over: resetting the connections that are left", "drain", timeout)
+		left := p.places.taken.Load()
+		drain.LogBounded(func() {
+			p.log.Warn("drain timeout: resetting remaining connections", "drain", timeout, "connections", left)
 		})
 	case <-kill.Done():
 	}
-	p.tell(&p.cut)
+	p.setAndWake(&p.cut)
 }
-
-// tell lets every loop know.
-func (p *proxy) tell(state *atomic.Bool) {
-	state.Store(true)
-	for _, l := range p.loops {
-		l.wake()
-	}
-}
-
-// take counts one more connection, if there may be one.
-func (p *proxy) take() bool {
-	if p.conns.Add(1) <= p.limit {
-		return true
-	}
-	p.conns.Add(-1)
-	p.full.Store(true)
-	return false
-}
-
-// release undoes take.
-func (p *proxy) release() {
-	p.conns.Add(-1)
-	if p.full.Load() && p.full.CompareAndSwap(true, false) {
-		p.loops[0].wake()
-	}
-}
-
-// room tells whether take may succeed.
-func (p *proxy) room() bool { return p.conns.Load() < p.limit }

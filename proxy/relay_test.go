@@ -14,10 +14,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
+	"github.com/tproxy-cni/tproxy-cni/proxy/relay"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
-// What one side of a relay does, the other side sees. Each story has the two
+// stories are what one side of a relay does and the other side sees. Each has the two
 // ends of one connection, through the sidecar, in each mode and family.
 var stories = []struct {
 	name string
@@ -27,11 +32,11 @@ var stories = []struct {
 	{"the client ends first", func(t *testing.T, client, application *net.TCPConn) {
 		move(t, client, application, 3<<20)
 		move(t, application, client, 5<<20)
-	}, endClosed},
+	}, accesslog.Closed},
 	{"the application ends first", func(t *testing.T, client, application *net.TCPConn) {
 		move(t, application, client, 5<<20)
 		move(t, client, application, 3<<20)
-	}, endClosed},
+	}, accesslog.Closed},
 	{"both send at once", func(t *testing.T, client, application *net.TCPConn) {
 		done := make(chan bool)
 		go func() {
@@ -40,86 +45,129 @@ var stories = []struct {
 		}()
 		move(t, client, application, 8<<20)
 		<-done
-	}, endClosed},
+	}, accesslog.Closed},
 	{"nothing is sent", func(t *testing.T, client, application *net.TCPConn) {
 		move(t, client, application, 0)
 		move(t, application, client, 0)
-	}, endClosed},
+	}, accesslog.Silent},
 	{"the server greets", func(t *testing.T, client, application *net.TCPConn) {
 		say(t, application, client, "220 ready\r\n")
 		say(t, client, application, "QUIT\r\n")
 		move(t, application, client, 0)
 		move(t, client, application, 0)
-	}, endClosed},
+	}, accesslog.Closed},
 	{"the client resets", func(t *testing.T, client, application *net.TCPConn) {
 		say(t, client, application, "hello")
-		reset(client)
+		sock.Reset(client)
 		wantReset(t, application)
 	}, "client reset"},
 	{"the application resets", func(t *testing.T, client, application *net.TCPConn) {
 		say(t, client, application, "hello")
-		reset(application)
+		sock.Reset(application)
 		wantReset(t, client)
 	}, "application reset"},
 	{"the client resets after its end", func(t *testing.T, client, application *net.TCPConn) {
 		move(t, client, application, 1)
-		reset(client)
+		sock.Reset(client)
 		wantGone(t, application)
 	}, "client reset"},
 	{"the application resets after its end", func(t *testing.T, client, application *net.TCPConn) {
 		move(t, application, client, 1)
-		reset(application)
+		sock.Reset(application)
 		wantGone(t, client)
 	}, "application reset"},
 	{"the client resets while it does not read", func(t *testing.T, client, application *net.TCPConn) {
 		stuff(t, application)
-		reset(client)
+		sock.Reset(client)
 		wantReset(t, application)
 	}, "client reset"},
 	{"the application resets while it does not read", func(t *testing.T, client, application *net.TCPConn) {
 		stuff(t, client)
-		reset(application)
+		sock.Reset(application)
 		wantReset(t, client)
 	}, "application reset"},
 	// The relay is blocked on the way to the one that does not read.
 	{"the client resets while the application does not read", func(t *testing.T, client, application *net.TCPConn) {
 		stuff(t, client)
-		reset(client)
+		sock.Reset(client)
 		wantResetAfterData(t, application)
 	}, "client reset"},
 	{"the application resets while the client does not read", func(t *testing.T, client, application *net.TCPConn) {
 		stuff(t, application)
-		reset(application)
+		sock.Reset(application)
 		wantResetAfterData(t, client)
 	}, "application reset"},
 	{"the application resets after the client's end while the client does not read", func(t *testing.T, client, application *net.TCPConn) {
 		move(t, client, application, 1)
 		stuff(t, application)
-		reset(application)
+		sock.Reset(application)
 		wantResetAfterData(t, client)
 	}, "application reset"},
 }
 
+// atDebug logs each story's end, also where the client says nothing.
+var atDebug = []string{"--log-level", "debug"}
+
 func TestRelay(t *testing.T) {
-	inModes(t, func(t *testing.T, p *pod) {
+	inModesStarted(t, atDebug, func(t *testing.T, p *pod) {
 		// Less to write until nothing goes any more.
 		for _, ns := range []*lab.NS{p.Client, p.Pod} {
 			ns.Sysctl("net.ipv4.tcp_rmem", "4096 131072 524288")
 			ns.Sysctl("net.ipv4.tcp_wmem", "4096 65536 524288")
 		}
-		inFamilies(t, func(t *testing.T, f ipFamily) {
-			for _, s := range stories {
-				t.Run(s.name, func(t *testing.T) {
-					t.Parallel()
-					client, application := p.pair(t, f)
-					p.wantSource(t, client, application)
-					me := plain(client.LocalAddr())
-					s.tell(t, client, application)
-					p.wantEnd(t, me, s.end)
-				})
-			}
-		})
+		inFamilies(t, p.tellStories)
 	})
+}
+
+func (p *pod) tellStories(t *testing.T, f ipFamily) {
+	for _, s := range stories {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			client, application := p.pair(t, f)
+			p.wantSource(t, client, application)
+			me := sock.AddrPort(client.LocalAddr())
+			s.tell(t, client, application)
+			p.wantEnd(t, me, s.end)
+		})
+	}
+}
+
+// TestRelayInCrowd: the same while clients that do not read hold all of a loop's
+// pipes and buffers.
+func TestRelayInCrowd(t *testing.T) {
+	const crowd = relay.MaxBuffers
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p := prepared(t, mode)
+			for _, ns := range []*lab.NS{p.Client, p.Pod} {
+				ns.Sysctl("net.ipv4.tcp_rmem", "4096 65536 131072")
+				ns.Sysctl("net.ipv4.tcp_wmem", "4096 16384 65536")
+			}
+			p.start(append(atDebug, "--loops", "1")...)
+			p.waitReady()
+			a := p.listen(t, 0)
+			much := make([]byte, 4<<20)
+			for range crowd {
+				p.dial(t, ip4, a.port)
+				application := a.accept(t)
+				go func() { _, _ = application.Write(much) }()
+			}
+			lab.Eventually(t, "none of them can send", func() error {
+				blocked := 0
+				for _, s := range p.sockets(t) {
+					if s.LocalPort == a.port && s.UID != contract.ProxyUID && s.SendQueue > 0 {
+						blocked++
+					}
+				}
+				if blocked < crowd {
+					return fmt.Errorf("%d of %d", blocked, crowd)
+				}
+				return nil
+			})
+			inFamilies(t, p.tellStories)
+		})
+	}
 }
 
 // TestBackPressure: a client that does not read stops the application, and gets
@@ -148,8 +196,8 @@ func TestBackPressure(t *testing.T) {
 	})
 }
 
-// TestDataBeforeDial: what the client sends, even its end, before the
-// application has a place for the connection.
+// TestDataBeforeDial: what the client sends, its FIN included, before the application
+// has a place for the connection.
 func TestDataBeforeDial(t *testing.T) {
 	inModes(t, func(t *testing.T, p *pod) {
 		inFamilies(t, func(t *testing.T, f ipFamily) {
@@ -176,7 +224,7 @@ func TestDataBeforeDial(t *testing.T) {
 			lab.Eventually(t, "the sidecar has the connection and its data", func() error {
 				sockets, err := p.Pod.Sockets()
 				for _, s := range sockets {
-					if s.RemotePort == int(plain(client.LocalAddr()).Port()) && s.RecvQueue >= len(data) {
+					if s.RemotePort == int(sock.AddrPort(client.LocalAddr()).Port()) && s.RecvQueue >= len(data) {
 						return nil
 					}
 				}
@@ -227,7 +275,7 @@ type sent struct {
 	sum []byte
 }
 
-// stuff writes until nothing has gone for a while: the other end does not read.
+// stuff writes until no byte has gone for a while: the other end does not read.
 func stuff(t *testing.T, conn *net.TCPConn) sent {
 	t.Helper()
 	block := random(t, 1<<20)
@@ -260,8 +308,8 @@ func wantReset(t *testing.T, conn *net.TCPConn) {
 	}
 }
 
-// wantGone is wantReset for a socket that has read the other's end: reading
-// says no more than that.
+// wantGone is wantReset for a socket that has read the other's FIN: it reads nothing
+// but end of file.
 func wantGone(t *testing.T, conn *net.TCPConn) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
@@ -270,7 +318,7 @@ func wantGone(t *testing.T, conn *net.TCPConn) {
 	}
 	lab.Eventually(t, "reset of "+conn.LocalAddr().String(), func() (err error) {
 		_ = raw.Control(func(fd uintptr) {
-			if err = socketError(int(fd)); errors.Is(err, unix.EPIPE) {
+			if err = sys.SocketError(int(fd)); errors.Is(err, unix.EPIPE) {
 				err = nil
 			} else {
 				err = fmt.Errorf("its error is %v", err)
@@ -301,15 +349,16 @@ func wantResetAfterData(t *testing.T, conn *net.TCPConn) {
 	}
 }
 
-// tcpClosed tells whether the kernel has given the connection up.
+// tcpClosed reports whether the kernel has given up the connection.
 func tcpClosed(fd int) bool {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	return err == nil && info.State == unix.BPF_TCP_CLOSE
 }
 
-var errStuck = errors.New("nothing goes any more")
+var errStuck = errors.New("no room for a while")
 
-// writeSome writes what goes. It is stuck when for a while nothing went.
+// writeSome writes what there is room for, and returns errStuck if that is nothing
+// for a while.
 func writeSome(conn *net.TCPConn, b []byte) (int, error) {
 	_ = conn.SetWriteDeadline(time.Now().Add(250 * time.Millisecond))
 	defer conn.SetWriteDeadline(time.Now().Add(lab.Patience))

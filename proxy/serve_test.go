@@ -18,11 +18,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
 )
 
-// echo answers everything with itself, on every connection.
+// echo sends back what it gets, on every connection.
 func (a *app) echo() *app {
 	go func() {
 		for {
@@ -39,8 +41,8 @@ func (a *app) echo() *app {
 	return a
 }
 
-// TestDrain: after SIGTERM running connections go on, new ones are refused, and
-// the sidecar ends with the last of them.
+// TestDrain: after SIGTERM running connections continue, new ones are refused, and
+// the sidecar exits with the last of them.
 func TestDrain(t *testing.T) {
 	inModesStarted(t, []string{"--drain", "10m"}, func(t *testing.T, p *pod) {
 		client, application := p.pair(t, ip4)
@@ -68,18 +70,18 @@ func TestDrain(t *testing.T) {
 		if err := p.sidecar.Wait(); err != nil {
 			t.Errorf("ended with %v", err)
 		}
-		p.wantEnd(t, plain(client.LocalAddr()), endClosed)
+		p.wantEnd(t, sock.AddrPort(client.LocalAddr()), accesslog.Closed)
 	})
 }
 
-// TestDrainTimeout: what is left when the time is over is reset.
+// TestDrainTimeout: what is left at the timeout is reset.
 func TestDrainTimeout(t *testing.T) {
 	for _, tt := range []struct {
 		name, drain string
 		signals     int
 	}{
-		{"the time is over", "10ms", 1},
-		{"there is no time", "0s", 1},
+		{"timeout", "10ms", 1},
+		{"no timeout", "0s", 1},
 		{"a second signal", "10m", 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -87,7 +89,7 @@ func TestDrainTimeout(t *testing.T) {
 			p := newPod(t, contract.ModeNAT, "--drain", tt.drain)
 			client, application := p.pair(t, ip4)
 			say(t, client, application, "before")
-			me := plain(client.LocalAddr())
+			me := sock.AddrPort(client.LocalAddr())
 			p.sidecar.Signal(syscall.SIGTERM)
 			if tt.signals > 1 {
 				p.sidecar.WaitLog("draining").Signal(syscall.SIGTERM)
@@ -97,13 +99,17 @@ func TestDrainTimeout(t *testing.T) {
 			if err := p.sidecar.Wait(); err != nil {
 				t.Errorf("ended with %v", err)
 			}
-			p.wantEnd(t, me, endDrained)
+			p.wantEnd(t, me, accesslog.Drained)
+			said := p.lines("drain timeout: resetting remaining connections")
+			if timeout := tt.signals == 1; timeout != (len(said) == 1) || timeout && said[0]["connections"] != "1" {
+				t.Errorf("the log says %v", said)
+			}
 		})
 	}
 }
 
 // TestLastCall: clients that the kernel has told they are connected are served,
-// even when the sidecar learns of its end before it learns of them.
+// even if the sidecar gets SIGTERM before it accepts them.
 func TestLastCall(t *testing.T) {
 	inModesStarted(t, []string{"--drain", "10m"}, func(t *testing.T, p *pod) {
 		a := p.listen(t, 0).echo()
@@ -128,8 +134,8 @@ func TestLastCall(t *testing.T) {
 	})
 }
 
-// TestDescriptors: with few descriptors clients wait for their turn, health is
-// answered and nothing is refused.
+// TestDescriptors: with few descriptors clients wait for their turn, health checks are
+// answered and no client is refused.
 func TestDescriptors(t *testing.T) {
 	inModesLimited(t, "64:64", func(t *testing.T, p *pod) {
 		a := p.listen(t, 0).echo()
@@ -165,25 +171,6 @@ func TestDescriptorsGone(t *testing.T) {
 	if n := strings.Count(p.sidecar.Output(), "cannot accept"); n != 1 {
 		t.Errorf("the shortage is logged %d times", n)
 	}
-}
-
-// TestAdminFlood: whoever connects to the admin port cannot take the descriptors
-// that connections need.
-func TestAdminFlood(t *testing.T) {
-	p := newPod(t, contract.ModeNAT)
-	var conns []*net.TCPConn
-	for range 3 * maxAdmin {
-		conns = append(conns, p.dial(t, ip4, contract.AdminPort))
-	}
-	for _, c := range conns[2*maxAdmin:] {
-		if n, err := c.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%d, %v: the connection stays", n, err)
-		}
-	}
-	for _, c := range conns {
-		c.Close()
-	}
-	p.waitReady()
 }
 
 func (p *pod) setLimit(t *testing.T, soft string) {
@@ -255,65 +242,8 @@ func (p *pod) pipes(t *testing.T) int {
 	return n
 }
 
-// TestOptions: what both legs have. Nothing waits for a full segment, and a peer
-// that is gone is noticed.
-func TestOptions(t *testing.T) {
-	ns := lab.New(t, "pod").Up()
-
-	// Half-closed and idle, a connection in nat mode lives as long as
-	// conntrack hears of it in time.
-	const keepIdle = 30
-	var forgets int
-	if _, err := fmt.Sscan(ns.Run("sysctl", "-n", "net.netfilter.nf_conntrack_tcp_timeout_close_wait"), &forgets); err != nil {
-		t.Fatal(err)
-	}
-	if 2*keepIdle > forgets {
-		t.Errorf("the first probe after %d s: conntrack forgets after %d s", keepIdle, forgets)
-	}
-	var conns [2]*net.TCPConn
-	err := ns.Do(func() error {
-		ln, err := listen(t.Context(), netip.MustParseAddrPort("0.0.0.0:5000"))
-		if err != nil {
-			return err
-		}
-		defer ln.Close()
-		if conns[0], err = connect(t.Context(), netip.MustParseAddrPort("127.0.0.2:7000"), netip.MustParseAddrPort("127.0.0.1:5000")); err != nil {
-			return err
-		}
-		conns[1], err = ln.AcceptTCP()
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	type option struct{ level, option, want int }
-	keepAlive := []option{
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepIdle},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 4},
-	}
-	noDelay := option{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}
-	for i, want := range [][]option{
-		{noDelay, {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0}}, // to the application: it stays in the pod
-		append(keepAlive, noDelay),
-	} {
-		raw, err := patient(t, conns[i]).SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, o := range want {
-			_ = raw.Control(func(fd uintptr) {
-				if got, err := unix.GetsockoptInt(int(fd), o.level, o.option); err != nil || got != o.want {
-					t.Errorf("socket %d: option %d of level %d is %d (%v), want %d", i, o.option, o.level, got, err, o.want)
-				}
-			})
-		}
-	}
-}
-
-// TestLog: one line for a connection, at its end; the keys are what dashboards
-// are made of.
+// TestLog: one line for a connection, at its end, with the keys that dashboards rely
+// on.
 func TestLog(t *testing.T) {
 	keys := []string{"time", "level", "msg", "client", "dst", "source", "bytes_up", "bytes_down", "seconds", "end"}
 	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
@@ -344,7 +274,7 @@ func TestLog(t *testing.T) {
 				}
 				delete(got, "seconds")
 				want := map[string]any{
-					"level": "INFO", "msg": "connection", "end": endClosed, "bytes_up": 7.0, "bytes_down": 5.0,
+					"level": "INFO", "msg": "connection", "end": accesslog.Closed, "bytes_up": 7.0, "bytes_down": 5.0,
 					"client": client.LocalAddr().String(), "dst": client.RemoteAddr().String(),
 					"source": application.RemoteAddr().String(),
 				}
@@ -356,11 +286,30 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// TestLogDebug: what comes at accept comes at this level only.
+// TestLogDebug: an accepted connection is logged at this level only.
 func TestLogDebug(t *testing.T) {
 	p := newPod(t, contract.ModeNAT, "--log-level", "debug")
 	client, _ := p.pair(t, ip4)
 	p.sidecar.WaitLog("level=DEBUG msg=accepted client=" + client.LocalAddr().String())
+}
+
+// TestLogKeys: log pipelines can rely on the keys of every line, from the first to
+// the last, and on addresses that are strings.
+func TestLogKeys(t *testing.T) {
+	p := newPod(t, contract.ModeNAT, "--log-format", "json", "--log-level", "debug", "--drain", "1ms")
+	client, application := p.pair(t, ip6)
+	say(t, client, application, "hello")
+	p.wantRefused(t, ip4, contract.ProxyPort)
+	if err := p.sidecar.Stop(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	out := p.sidecar.Output()
+	for _, msg := range []string{"listening", "accepted", "connection", "draining", "drain timeout: resetting remaining connections", "stopped"} {
+		if !strings.Contains(out, fmt.Sprintf("%q", msg)) {
+			t.Errorf("no line %q in:\n%s", msg, out)
+		}
+	}
+	lab.SnakeCaseKeys(t, out)
 }
 
 func lastLine(s string) string {
@@ -393,7 +342,7 @@ func exchange(t *testing.T, conn *net.TCPConn, text string) {
 	say(t, conn, conn, text)
 }
 
-// wantRefused is a client whose connection to a port is refused.
+// wantRefused connects a client to a port that refuses it.
 func (p *pod) wantRefused(t *testing.T, f ipFamily, port int) netip.AddrPort {
 	t.Helper()
 	return wantRefused(t, p.Client, f.client, addr(f.pod, port))

@@ -1,13 +1,14 @@
-// Package conflist edits CNI network configurations as bytes: what is not ours
-// keeps every byte, because whoever wrote it may compare it, and because
+// Package conflist edits CNI network configurations as bytes: all but the
+// plugin's entry keeps every byte, because its owner may compare it, and because
 // decoding and encoding again loses numbers, order and unknown fields.
+//
+// The entry is the JSON object of type contract.PluginType in the list's plugins.
 package conflist
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
 
@@ -16,29 +17,30 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
-// ErrAlone says that a list holds no plugin but ours: taking ours out would
-// leave a list that no runtime loads.
-var ErrAlone = errors.New("the list holds no plugin but " + contract.PluginType)
+// ErrAlone says that a list holds no plugin except this one: without its entry
+// it would be a list that no runtime loads.
+var ErrAlone = errors.New("the list holds no plugin except " + contract.PluginType)
 
-// List is a network configuration list and where its plugins stand in it.
+// List is a network configuration list and where its plugins are in it.
 type List struct {
 	Name       string
 	CNIVersion string
 	Plugins    []Plugin
 
 	data []byte
-	open int // offset behind the "[" of plugins
+	open int // offset after the "[" of plugins
 }
 
 // Plugin is one element of a list.
 type Plugin struct {
 	Type       string
-	start, end int // its bytes in the list
+	start, end int // offsets of its bytes in the list
 }
 
-// Parse reads a list and accepts what libcni accepts, with two exceptions: it
-// wants the plugins inline, so that ours can be one of them, and the key
-// "plugins" once, so that there is no doubt which array the runtime takes.
+// Parse reads a list and accepts what libcni accepts, with three exceptions, which
+// are errors as libcni's are: it wants a name, without which no runtime uses the
+// list; the plugins inline, so that an entry can be added; and the key "plugins"
+// once, so that it is clear which array the runtime takes.
 func Parse(data []byte) (*List, error) {
 	loaded, err := libcni.NetworkConfFromBytes(data)
 	if err != nil {
@@ -52,7 +54,7 @@ func Parse(data []byte) (*List, error) {
 		return nil, err
 	}
 	if len(l.Plugins) != len(loaded.Plugins) || len(l.Plugins) == 0 {
-		return nil, errors.New("the list has no plugins inline")
+		return nil, errors.New("the list has no inline plugins")
 	}
 	for i, p := range loaded.Plugins {
 		l.Plugins[i].Type = p.Network.Type
@@ -80,7 +82,7 @@ func (l *List) locate() error {
 			continue
 		}
 		if found {
-			return errors.New(`the key "plugins" is there twice`)
+			return errors.New(`the key "plugins" appears twice`)
 		}
 		found = true
 		if _, err := dec.Token(); err != nil { // [
@@ -101,7 +103,7 @@ func (l *List) locate() error {
 	return nil
 }
 
-// element passes over one value and tells where it begins and ends.
+// element skips one value and returns where it begins and ends.
 func element(dec *json.Decoder) (start, end int, err error) {
 	var raw json.RawMessage
 	if err := dec.Decode(&raw); err != nil {
@@ -111,23 +113,23 @@ func element(dec *json.Decoder) (start, end int, err error) {
 	return end - len(raw), end, nil
 }
 
-// Has tells whether the list has an entry of ours, right or wrong.
-func (l *List) Has() bool { return slices.ContainsFunc(l.Plugins, ours) }
+// Has reports whether the list has an entry of the plugin, correct or not.
+func (l *List) Has() bool { return slices.ContainsFunc(l.Plugins, isEntry) }
 
-func ours(p Plugin) bool { return p.Type == contract.PluginType }
+func isEntry(p Plugin) bool { return p.Type == contract.PluginType }
 
-// First is the type of the first plugin that is not ours: the one that makes
-// the pod's interface.
+// First is the type of the first plugin other than this one: the one that makes
+// the pod's interface. It is empty if there is none.
 func (l *List) First() string {
 	for _, p := range l.Plugins {
-		if !ours(p) {
+		if !isEntry(p) {
 			return p.Type
 		}
 	}
 	return ""
 }
 
-// Fault is what is wrong with our entry in a list.
+// Fault is what is wrong with the entry in a list.
 type Fault string
 
 // The faults that Insert repairs.
@@ -139,15 +141,15 @@ const (
 	Changed   Fault = "entry changed"
 )
 
-// Check compares our entry in the list with the one it should be, as values:
-// others may reformat it. Any place behind the interface plugin is right: a
-// second chained plugin may want to be last, too, and neither would rest.
+// Check compares the entry in the list with the given one, as JSON values: other
+// programs may reformat it. Any place after the interface plugin is correct: if
+// two chained plugins insisted on the last one, each would move the other forever.
 func (l *List) Check(entry []byte) Fault {
-	at := slices.IndexFunc(l.Plugins, ours)
+	at := slices.IndexFunc(l.Plugins, isEntry)
 	switch {
 	case at < 0:
 		return Missing
-	case slices.ContainsFunc(l.Plugins[at+1:], ours):
+	case slices.ContainsFunc(l.Plugins[at+1:], isEntry):
 		return Duplicate
 	case at == 0:
 		return Position
@@ -157,8 +159,18 @@ func (l *List) Check(entry []byte) Fault {
 	return None
 }
 
-// Equal tells whether two JSON values are the same, numbers as they are
-// written: as floating point large ones would be the same as their neighbours.
+// Entry is the first entry's object as it stands in the list, nil if there is none.
+func (l *List) Entry() []byte {
+	at := slices.IndexFunc(l.Plugins, isEntry)
+	if at < 0 {
+		return nil
+	}
+	return l.data[l.Plugins[at].start:l.Plugins[at].end]
+}
+
+// Equal reports whether two JSON values are the same. Numbers are compared as
+// they are written, because large ones are not exact as floating point. What is
+// not JSON equals nothing.
 func Equal(a, b []byte) bool {
 	x, xerr := value(a)
 	y, yerr := value(b)
@@ -172,9 +184,10 @@ func value(data []byte) (v any, err error) {
 	return v, err
 }
 
-// Insert gives the list exactly one entry of ours. A list that has it right
-// comes back as it is; a wrong one is replaced where it stands; a new one is
-// added as the last plugin, set off like the one before it.
+// Insert returns the list with exactly one entry. A list with a correct one comes
+// back as it is; an incorrect one is replaced in place; a new one is added as the
+// last plugin, with the white space of the one before it. The error is ErrAlone
+// for a list that holds no other plugin, or one of Parse.
 func Insert(data, entry []byte) ([]byte, error) {
 	l, err := Parse(data)
 	if err != nil {
@@ -184,7 +197,7 @@ func Insert(data, entry []byte) ([]byte, error) {
 	case None:
 		return data, nil
 	case Changed:
-		at := l.Plugins[slices.IndexFunc(l.Plugins, ours)]
+		at := l.Plugins[slices.IndexFunc(l.Plugins, isEntry)]
 		return splice(data, at.start, at.end, entry), nil
 	case Duplicate, Position:
 		if data, err = Remove(data); err != nil {
@@ -203,15 +216,17 @@ func Insert(data, entry []byte) ([]byte, error) {
 	return splice(data, last.end, last.end, added), nil
 }
 
-// Remove takes every entry of ours out, with the comma and the space that
-// Insert put before it: of a list that Insert changed it gives back the bytes.
+// Remove returns the list without any entry, and without the comma and the white
+// space that Insert put before it: it restores the bytes of a list that Insert
+// changed. A list without an entry comes back as it is. The error is ErrAlone for
+// a list that holds nothing else, or one of Parse.
 func Remove(data []byte) ([]byte, error) {
 	for {
 		l, err := Parse(data)
 		if err != nil {
 			return nil, err
 		}
-		at := slices.IndexFunc(l.Plugins, ours)
+		at := slices.IndexFunc(l.Plugins, isEntry)
 		switch {
 		case at < 0:
 			return data, nil
@@ -225,64 +240,8 @@ func Remove(data []byte) ([]byte, error) {
 	}
 }
 
-// splice is data with the bytes from start to end replaced; data stays as it
-// is, for others hold it.
+// splice returns data with the bytes from start to end replaced. It does not
+// change data, which the caller keeps.
 func splice(data []byte, start, end int, by []byte) []byte {
 	return slices.Concat(data[:start], by, data[end:])
-}
-
-// Convert makes a list of a single plugin's configuration and our entry. The
-// plugin's bytes are kept; the name and the version that they also hold are
-// those which libcni sets in every plugin of the list anyway.
-func Convert(conf, entry []byte) ([]byte, error) {
-	c, err := ParseConf(conf)
-	if err != nil {
-		return nil, err
-	}
-	var list bytes.Buffer
-	list.WriteString("{\n")
-	if c.CNIVersion != "" {
-		fmt.Fprintf(&list, "  \"cniVersion\": %s,\n", quote(c.CNIVersion))
-	}
-	fmt.Fprintf(&list, "  \"name\": %s,\n  \"plugins\": [\n", quote(c.Name))
-	fmt.Fprintf(&list, "%s,\n%s\n  ]\n}\n", bytes.TrimSpace(conf), entry)
-	if _, err := Parse(list.Bytes()); err != nil {
-		return nil, err
-	}
-	return list.Bytes(), nil
-}
-
-// Converted tells whether list is conf converted and our entry in it is right.
-// More plugins behind conf are right, too: others chain into the list.
-func Converted(list, conf, entry []byte) bool {
-	l, err := Parse(list)
-	if err != nil || l.Check(entry) != None {
-		return false
-	}
-	c, err := ParseConf(conf)
-	return err == nil && l.Name == c.Name && l.CNIVersion == c.CNIVersion &&
-		Equal(list[l.Plugins[0].start:l.Plugins[0].end], conf)
-}
-
-// Conf is the configuration of a single plugin, a file that ends in .conf or
-// .json.
-type Conf struct{ Name, CNIVersion, Type string }
-
-// ParseConf reads one, as libcni does. It wants the name, without which no
-// runtime can use it.
-func ParseConf(data []byte) (*Conf, error) {
-	loaded, err := libcni.NetworkPluginConfFromBytes(data)
-	if err != nil {
-		return nil, err
-	}
-	c := &Conf{Name: loaded.Network.Name, CNIVersion: loaded.Network.CNIVersion, Type: loaded.Network.Type}
-	if c.Name == "" {
-		return nil, errors.New("the configuration has no name")
-	}
-	return c, nil
-}
-
-func quote(s string) []byte {
-	b, _ := json.Marshal(s) // a string always has a JSON form
-	return b
 }

@@ -12,7 +12,7 @@ import (
 
 const entry = `{"type":"tproxy-cni","mode":"nat","proxyPort":5000,"capabilities":{"io.kubernetes.cri.pod-annotations":true}}`
 
-// TestInsertRepairs: what others may have made of our entry.
+// TestInsertRepairs: what others may have done to the entry.
 func TestInsertRepairs(t *testing.T) {
 	list := func(plugins ...string) []byte {
 		return []byte(`{"name":"n","cniVersion":"1.0.0","plugins":[` + strings.Join(plugins, ", ") + `]}`)

@@ -8,16 +8,13 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"github.com/tproxy-cni/tproxy-cni/install/conflist"
+	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 )
 
 // TestConvert: the list means what libcni makes of the single plugin, and holds
 // its bytes.
 func TestConvert(t *testing.T) {
-	confs := testdata(t, ".conf")
-	for name, conf := range testdata(t, ".json") {
-		confs[name] = conf
-	}
-	for name, conf := range confs {
+	for name, conf := range nodetest.Configs(t, ".conf", ".json") {
 		t.Run(name, func(t *testing.T) {
 			single, err := libcni.NetworkPluginConfFromBytes(conf)
 			if err != nil {
@@ -56,7 +53,7 @@ func TestConvert(t *testing.T) {
 }
 
 func TestConvertedKeepsGuests(t *testing.T) {
-	conf := testdata(t, ".conf")["10-bridge.conf"]
+	conf := nodetest.Configs(t, ".conf")["10-bridge.conf"]
 	list, err := conflist.Convert(conf, []byte(entry))
 	if err != nil {
 		t.Fatal(err)

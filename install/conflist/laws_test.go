@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,27 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tproxy-cni/tproxy-cni/install/conflist"
+	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 )
 
-// testdata are the files of ../testdata whose names end in suffix.
-func testdata(t testing.TB, suffix string) map[string][]byte {
-	t.Helper()
-	paths, err := filepath.Glob("../testdata/*" + suffix)
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no testdata: %v", err)
-	}
-	files := map[string][]byte{}
-	for _, p := range paths {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[filepath.Base(p)] = data
-	}
-	return files
-}
-
-// laws are what must hold for every list without an entry of ours.
+// laws are what must hold for every list without an entry.
 func laws(t *testing.T, list, entry []byte) {
 	t.Helper()
 	before, err := libcni.NetworkConfFromBytes(list)
@@ -65,7 +46,7 @@ func laws(t *testing.T, list, entry []byte) {
 	}
 	n := len(before.Plugins)
 	if len(after.Plugins) != n+1 || !conflist.Equal(after.Plugins[n].Bytes, entry) {
-		t.Fatalf("our entry is not the last of %d plugins:\n%s", n+1, once)
+		t.Fatalf("the entry is not the last of %d plugins:\n%s", n+1, once)
 	}
 	for i, p := range before.Plugins {
 		if !bytes.Equal(p.Bytes, after.Plugins[i].Bytes) {
@@ -79,12 +60,12 @@ func laws(t *testing.T, list, entry []byte) {
 }
 
 func TestLawsOnRealLists(t *testing.T) {
-	for name, list := range testdata(t, ".conflist") {
+	for name, list := range nodetest.Configs(t, ".conflist") {
 		t.Run(name, func(t *testing.T) { laws(t, list, []byte(entry)) })
 	}
 }
 
-// TestLawsOnRandomLists shakes the white space and the elements.
+// TestLawsOnRandomLists varies the white space and the elements.
 func TestLawsOnRandomLists(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -114,7 +95,7 @@ func randomList(r *rand.Rand) []byte {
 }
 
 func FuzzInsert(f *testing.F) {
-	for _, list := range testdata(f, ".conflist") {
+	for _, list := range nodetest.Configs(f, ".conflist") {
 		f.Add(list)
 		with, err := conflist.Insert(list, []byte(entry))
 		if err != nil {

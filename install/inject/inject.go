@@ -1,5 +1,5 @@
 // Package inject adds the sidecar to the pods in a stream of YAML or JSON
-// documents. What it does not change it writes as it was read.
+// documents. What it does not change, it copies byte for byte.
 package inject
 
 import (
@@ -13,37 +13,47 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
-// Options say which sidecar.
+// Options say which sidecar to add.
 type Options struct {
 	// Mode is contract.ModeNAT or contract.ModeTProxy, for pods that do not
 	// choose one themselves; ModeNAT if empty.
 	Mode string
 
-	// Image is the sidecar's, or a tag alone, as for `make images`;
+	// Image is the sidecar's image, or only its tag, as for `make images`;
 	// DefaultImage if empty.
 	Image string
+
+	// Sidecar is another proxy's; the built-in one if nil. Image is then for its
+	// containers whose image is tproxy-cni.
+	Sidecar Sidecar
 }
 
-const (
-	// DefaultImage is what `make images` builds.
-	DefaultImage = imageName + ":latest"
-	imageName    = "tproxy-cni"
+// DefaultImage is the image that this program was built for: the linker sets it
+// (k8s/images), and it is what `make images` builds by default.
+var DefaultImage = imageName + ":latest"
 
-	// Container is the sidecar's name, by which a pod that has it is known.
+const (
+	imageName = "tproxy-cni"
+
+	// Container is the name of the sidecar's container. A pod that has a
+	// container of this name is left alone.
 	Container = "tproxy-proxy"
 
-	// Label asks for the sidecar and names its mode. It decides where it and
-	// the annotation `mode` differ, as in the admission policy.
+	// Label asks for the sidecar and names its mode. It overrides the
+	// annotation `mode`, as in the admission policy.
 	Label = contract.AnnotationPrefix + "inject"
 )
 
 // Inject copies in to out, the sidecar added to every pod and pod template
 // that does not have it: Deployments, StatefulSets, DaemonSets, ReplicaSets,
 // Jobs, CronJobs, Pods, and Lists of them. A pod with the annotation `mode:
-// none` is left alone. A document without a change comes out byte for byte;
-// another keeps its order and comments, but blank lines and alignment may go, and
-// JSON becomes YAML.
-// Nothing is written if there is an error, which names every fault.
+// none` is left alone. A document that is not changed comes out byte for byte; a
+// changed one keeps its order and comments, but may lose blank lines and
+// alignment, and JSON becomes YAML.
+//
+// The error names every fault with its document's number, from 1: documents that
+// are not YAML, pods that cannot have the sidecar or whose annotations are
+// invalid. Nothing is written then. It is also one of in or out.
 func Inject(in io.Reader, out io.Writer, o Options) error {
 	text, err := io.ReadAll(in)
 	if err != nil {
@@ -65,8 +75,8 @@ func Inject(in io.Reader, out io.Writer, o Options) error {
 	return err
 }
 
-// documents cuts a stream before each line that separates two documents.
-// Within a document such a line cannot be, not even in a block of text.
+// documents cuts a stream before each line that separates two documents. Such a
+// line cannot be part of a document, not even of a block of text.
 func documents(text []byte) (docs [][]byte) {
 	start := 0
 	for pos := 0; pos < len(text); {
@@ -94,7 +104,7 @@ func document(text []byte, o Options) ([]byte, error) {
 		return nil, err
 	}
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf(`what follows "..." needs "---" before it (%v)`, err)
+		return nil, fmt.Errorf(`the document after "..." must begin with "---" (%v)`, err)
 	}
 	if len(root.Content) == 0 {
 		return text, nil // comments only
@@ -120,7 +130,7 @@ func document(text []byte, o Options) ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
-// compact tells whether the first list below a key is written without
+// compact reports whether the first list that is a key's value is written without
 // indentation of its own, or there is none.
 func compact(n *yaml.Node) bool {
 	found := true

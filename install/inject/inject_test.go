@@ -3,6 +3,7 @@ package inject
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,8 +138,8 @@ func TestFaults(t *testing.T) {
 		"same ports":   {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-port: '5001'}\nspec", 1), "this is the admin port by default"},
 		"unknown":      {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-prot: '6000'}\nspec", 1), `annotation tproxy-cni.io/proxy-prot "6000": unknown`},
 		"uid":          {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-uid: '4000000000'}\nspec", 1), "runAsUser"},
-		"dots":         {"kind: ConfigMap\n...\n" + pod, `document 1: what follows "..." needs "---" before it`},
-		"typed list":   {"apiVersion: v1\nkind: PodList\nitems: []\n", "PodList: its items do not say what they are"},
+		"dots":         {"kind: ConfigMap\n...\n" + pod, `document 1: the document after "..." must begin with "---"`},
+		"typed list":   {"apiVersion: v1\nkind: PodList\nitems: []\n", "PodList: its items have no kind"},
 		"Windows":      {pod + "  os: {name: windows}\n", "a Windows pod"},
 		"Windows node": {pod + "  nodeSelector: {kubernetes.io/os: windows}\n", "a Windows pod"},
 		"shared spec": {
@@ -169,7 +170,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// FuzzInject looks for input that is lost, or changed a second time.
+// FuzzInject looks for input that gets lost, or that a second run changes.
 func FuzzInject(f *testing.F) {
 	names, err := filepath.Glob("testdata/*.in.*")
 	if err != nil {
@@ -198,4 +199,26 @@ func FuzzInject(f *testing.F) {
 			t.Fatalf("a second time changes (-once +twice):\n%s", diff)
 		}
 	})
+}
+
+// TestAliasedItems: an alias as an item may be the List itself, or one of a
+// few levels that together are millions.
+func TestAliasedItems(t *testing.T) {
+	bomb := "&l0 {apiVersion: v1, kind: List, items: []}"
+	for i := 1; i < 12; i++ {
+		items := strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*l%d, ", i-1), 12), ", ")
+		bomb += fmt.Sprintf("\n- &l%d {apiVersion: v1, kind: List, items: [%s]}", i, items)
+	}
+	for name, in := range map[string]string{
+		"itself":       "&a {apiVersion: v1, kind: List, items: [*a]}",
+		"below itself": "&a {apiVersion: v1, kind: List, items: [{apiVersion: v1, kind: List, items: [*a]}]}",
+		"millions":     "apiVersion: v1\nkind: List\nitems:\n- " + bomb,
+		"all items":    "x: &x []\napiVersion: v1\nkind: List\nitems: *x",
+	} {
+		var out bytes.Buffer
+		err := Inject(strings.NewReader(in), &out, Options{})
+		if err == nil || !strings.Contains(err.Error(), "alias") || out.Len() > 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -13,11 +13,12 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
+	"github.com/tproxy-cni/tproxy-cni/internal/printable"
+	"github.com/tproxy-cni/tproxy-cni/internal/settings"
 )
 
 // templates says where an object has its pod, by group and kind. A kind of the
-// same name in another group is another thing.
+// same name in another group is a different one.
 var templates = map[string][]string{
 	"/Pod":                   {},
 	"/PodTemplate":           {"template"},
@@ -35,8 +36,16 @@ func object(n *yaml.Node, o Options) (changed bool, err error) {
 	n = resolve(n)
 	kind := text(n, "kind")
 	if items := get(n, "items"); kind == "List" && items != nil {
+		if err := checkNotAlias(n, "items"); err != nil {
+			return false, fmt.Errorf("kind List: %w", err)
+		}
 		var faults []error
-		for _, item := range items.Content {
+		for i, item := range items.Content {
+			if item.Kind == yaml.AliasNode {
+				// It may be a List that has itself as an item.
+				faults = append(faults, fmt.Errorf("kind List: item %d is an alias: replace it with its content", i+1))
+				continue
+			}
 			c, err := object(item, o)
 			changed = changed || c
 			faults = append(faults, err)
@@ -45,7 +54,7 @@ func object(n *yaml.Node, o Options) (changed bool, err error) {
 	}
 	group := group(text(n, "apiVersion"))
 	if item, isList := strings.CutSuffix(kind, "List"); isList && templates[group+"/"+item] != nil {
-		return false, fmt.Errorf("%s: its items do not say what they are: write kind: List", kind)
+		return false, fmt.Errorf("%s: its items have no kind of their own: use kind: List", printable.Word(kind))
 	}
 	path, ok := templates[group+"/"+kind]
 	if !ok {
@@ -56,10 +65,10 @@ func object(n *yaml.Node, o Options) (changed bool, err error) {
 		pod = get(pod, key)
 	}
 	if get(pod, "spec", "containers") == nil {
-		return false, fmt.Errorf("%s %s: no containers", kind, text(n, "metadata", "name"))
+		return false, fmt.Errorf("%s %s: no containers", kind, printable.Word(text(n, "metadata", "name")))
 	}
 	if changed, err = podTemplate(pod, o); err != nil {
-		return false, fmt.Errorf("%s %s: %w", kind, text(n, "metadata", "name"), err)
+		return false, fmt.Errorf("%s %s: %w", kind, printable.Word(text(n, "metadata", "name")), err)
 	}
 	return changed, nil
 }
@@ -67,12 +76,12 @@ func object(n *yaml.Node, o Options) (changed bool, err error) {
 // podTemplate adds the sidecar and the annotation that asks the plugin for it.
 func podTemplate(pod *yaml.Node, o Options) (changed bool, err error) {
 	spec := get(pod, "spec")
-	// What two pods share would be changed for both, and annotated in one.
-	if err := errors.Join(own(pod, "spec"), own(spec, "initContainers")); err != nil {
+	// What two pods share would be changed for both, but annotated in one.
+	if err := errors.Join(checkNotAlias(pod, "spec"), checkNotAlias(spec, "initContainers")); err != nil {
 		return false, err
 	}
 	for _, list := range []string{"initContainers", "containers"} {
-		if named(get(spec, list), Container) {
+		if named(get(spec, list), Container) || named(get(spec, list), o.Sidecar.name()) {
 			return false, nil
 		}
 	}
@@ -80,14 +89,17 @@ func podTemplate(pod *yaml.Node, o Options) (changed bool, err error) {
 	if err != nil || s.mode == contract.ModeNone {
 		return false, err
 	}
-	if err := fits(spec, s); err != nil {
-		return false, err
+	containers, volumes, err := s.parts(o)
+	if err == nil {
+		err = fits(spec, s)
 	}
-	container, err := s.container()
+	if err == nil {
+		err = addVolumes(spec, volumes)
+	}
 	if err != nil {
 		return false, err
 	}
-	// First of the init containers: up before, and down after, all others.
+	// The first init container starts before, and stops after, all others.
 	list := get(spec, "initContainers")
 	if list == nil {
 		list = &yaml.Node{Kind: yaml.SequenceNode}
@@ -101,15 +113,16 @@ func podTemplate(pod *yaml.Node, o Options) (changed bool, err error) {
 	if len(list.Content) == 0 {
 		list.Style &^= yaml.FlowStyle // `initContainers: []`
 	}
-	list.Content = slices.Insert(list.Content, 0, container)
+	list.Content = slices.Insert(list.Content, 0, containers...)
 	mode := &yaml.Node{Kind: yaml.ScalarNode, Value: s.mode}
 	return true, put(pod, mode, "metadata", "annotations", contract.AnnotationPrefix+"mode")
 }
 
-// choice is what the pod and the options say of its sidecar.
+// choice is the sidecar that the pod and the options ask for.
 type choice struct {
 	mode, image                    string
 	proxyPort, adminPort, proxyUID int
+	flags                          []string // that annotations ask for
 }
 
 // choose reads the pod's annotations as the plugin does.
@@ -118,35 +131,35 @@ func choose(pod *yaml.Node, o Options) (choice, error) {
 	s.Flags(map[string]string{"mode": cmp.Or(o.Mode, contract.ModeNAT)})
 	s.Annotations(annotations(pod))
 	conf, err := s.Config("", nil)
-	c := choice{conf.Mode, cmp.Or(o.Image, DefaultImage), int(conf.ProxyPort), int(conf.AdminPort), int(conf.ProxyUID)}
+	c := choice{string(conf.Mode), cmp.Or(o.Image, DefaultImage), int(conf.ProxyPort), int(conf.AdminPort), int(conf.ProxyUID), s.SidecarFlags()}
 	if !strings.ContainsAny(c.image, ":/@") {
 		c.image = imageName + ":" + c.image
 	}
 	faults := []error{err}
 	if o.Mode == contract.ModeNone {
-		faults = append(faults, errors.New("the default mode is none"))
+		faults = append(faults, errors.New("the default mode must not be none"))
 	}
 	if c.proxyUID > math.MaxInt32 {
-		faults = append(faults, fmt.Errorf("annotation %sproxy-uid: Kubernetes admits runAsUser up to %d", contract.AnnotationPrefix, math.MaxInt32))
+		faults = append(faults, fmt.Errorf("annotation %sproxy-uid: Kubernetes allows runAsUser up to %d", contract.AnnotationPrefix, math.MaxInt32))
 	}
 	switch label := text(pod, "metadata", "labels", Label); label {
 	case "":
 	case contract.ModeNAT, contract.ModeTProxy:
 		c.mode = label
 	default:
-		faults = append(faults, fmt.Errorf("label %s %q: want %s or %s", Label, label, contract.ModeNAT, contract.ModeTProxy))
+		faults = append(faults, fmt.Errorf("label %s %s: want %s or %s", Label, printable.Quote(label), contract.ModeNAT, contract.ModeTProxy))
 	}
 	return c, errors.Join(faults...)
 }
 
-// fits tells why the sidecar could not work in the pod.
+// fits returns why the sidecar could not work in the pod, or nil.
 func fits(spec *yaml.Node, s choice) error {
 	var faults []error
 	if text(spec, "os", "name") == "windows" || text(spec, "nodeSelector", "kubernetes.io/os") == "windows" {
-		faults = append(faults, errors.New("a Windows pod: the sidecar is for Linux"))
+		faults = append(faults, errors.New("a Windows pod: the sidecar runs on Linux only"))
 	}
 	if text(spec, "hostNetwork") == "true" {
-		faults = append(faults, fmt.Errorf("hostNetwork: the pod has no network of its own; exempt it by the annotation %smode: none", contract.AnnotationPrefix))
+		faults = append(faults, fmt.Errorf("hostNetwork: the pod has no network of its own; exempt it with the annotation %smode: none", contract.AnnotationPrefix))
 	}
 	uid := strconv.Itoa(s.proxyUID)
 	for _, list := range []string{"initContainers", "containers"} {
@@ -156,19 +169,28 @@ func fits(spec *yaml.Node, s choice) error {
 				user = text(spec, "securityContext", "runAsUser")
 			}
 			if user == uid {
-				faults = append(faults, fmt.Errorf("container %s runs as %s, the sidecar's user, which alone may use a client's address", text(c, "name"), uid))
+				faults = append(faults, fmt.Errorf("container %s runs as %s, the sidecar's user: only the sidecar may use a client's address", printable.Word(text(c, "name")), uid))
 			}
 			for _, p := range elements(get(c, "ports")) {
-				for name, own := range map[string]int{"proxy-port": s.proxyPort, "admin-port": s.adminPort} {
-					if text(p, "containerPort") == strconv.Itoa(own) {
-						faults = append(faults, fmt.Errorf("container %s has port %d, the sidecar's: choose another by the annotation %s%s",
-							text(c, "name"), own, contract.AnnotationPrefix, name))
+				for name, sidecars := range map[string]int{"proxy-port": s.proxyPort, "admin-port": s.adminPort} {
+					if text(p, "containerPort") == strconv.Itoa(sidecars) {
+						faults = append(faults, fmt.Errorf("container %s has port %d, which the sidecar uses: set another with the annotation %s%s",
+							printable.Word(text(c, "name")), sidecars, contract.AnnotationPrefix, name))
 					}
 				}
 			}
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// parts are the containers to add, the last of which is the proxy, and their volumes.
+func (s choice) parts(o Options) (containers, volumes []*yaml.Node, err error) {
+	if o.Sidecar != nil {
+		return o.Sidecar.parts(s)
+	}
+	container, err := s.container()
+	return []*yaml.Node{container}, nil, err
 }
 
 //go:embed sidecar.yaml
@@ -181,28 +203,28 @@ func (s choice) container() (*yaml.Node, error) {
 		return nil, fmt.Errorf("sidecar.yaml: %w", err)
 	}
 	c := root.Content[0]
-	c.HeadComment, c.Content[0].HeadComment = "", "" // they speak of the file
+	c.HeadComment, c.Content[0].HeadComment = "", "" // comments about the file
 	get(c, "image").Value = s.image
-	args := get(c, "args")
+	args, ready := get(c, "args"), get(c, "startupProbe", "exec", "command")
 	args.Content[0].Value = "--mode=" + s.mode
-	for _, port := range []struct {
-		flag          string
-		value, preset int
-	}{
-		{"--addr=:", s.proxyPort, contract.ProxyPort},
-		{"--admin=:", s.adminPort, contract.AdminPort},
-	} {
-		if port.value != port.preset {
-			args.Content = append(args.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: port.flag + strconv.Itoa(port.value)})
+	flag := func(list *yaml.Node, name string, value, preset int) {
+		if value != preset {
+			list.Content = append(list.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: "--" + name + "=:" + strconv.Itoa(value)})
 		}
+	}
+	flag(args, "addr", s.proxyPort, contract.ProxyPort)
+	flag(args, "admin", s.adminPort, contract.AdminPort)
+	flag(ready, "admin", s.adminPort, contract.AdminPort)
+	for _, flag := range s.flags {
+		args.Content = append(args.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: flag})
 	}
 	get(c, "ports").Content[0].Content[3].Value = strconv.Itoa(s.adminPort)
 	security := get(c, "securityContext")
 	get(security, "runAsUser").Value = strconv.Itoa(s.proxyUID)
 	get(security, "runAsGroup").Value = strconv.Itoa(s.proxyUID)
 	if s.mode == contract.ModeTProxy {
-		// The runtimes' default set has NET_RAW, and Pod Security baseline
-		// admits it only as such.
+		// NET_RAW is in the runtimes' default set, and Pod Security baseline
+		// allows it only as part of that.
 		remove(security, "capabilities")
 	}
 	return c, nil

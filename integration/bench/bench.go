@@ -4,18 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // sample is one value of one round: a line of results.json.
@@ -30,10 +22,8 @@ type sample struct {
 
 // environment is the first line of results.json.
 type environment struct {
-	Date     time.Time     `json:"date"`
-	Kernel   string        `json:"kernel"`
-	CPU      string        `json:"cpu"`
-	CPUs     int           `json:"cpus"`
+	Date time.Time `json:"date"`
+	figures.Machine
 	Go       string        `json:"go"`
 	HAProxy  string        `json:"haproxy"`
 	Nginx    string        `json:"nginx"`
@@ -42,14 +32,22 @@ type environment struct {
 	Idle     int           `json:"idle"`
 }
 
-// machine is in one line when and on what a run was.
+// machine says in one line when and on what machine the run was.
 func (e environment) machine() string {
-	return fmt.Sprintf("%s, Linux %s, %d × %s, %s", e.Date.Format("2006-01-02 15:04 MST"), e.Kernel, e.CPUs, e.CPU, e.Go)
+	return e.On(e.Date) + ", " + e.Go
 }
 
 // effort says in one line how much was measured.
 func (e environment) effort() string {
 	return fmt.Sprintf("Medians of %d rounds of %v each", e.Rounds, e.Duration)
+}
+
+// interval says what ± is.
+func (e environment) interval() string {
+	if e.Rounds < figures.Enough {
+		return fmt.Sprintf("Fewer than %d rounds give no confidence intervals", figures.Enough)
+	}
+	return fmt.Sprintf("± is the %.0f %% confidence interval of the median", figures.Confidence*100)
 }
 
 // bench is one run of the benchmark.
@@ -60,107 +58,6 @@ type bench struct {
 	results  *json.Encoder
 	samples  []sample
 	failures []string
-}
-
-// story is the benchmark from its beginning to its end.
-func story(t lab.TB, o options) {
-	lab.Need(t, "haproxy", "nginx", "nft", "iperf3", "wrk", "ss", "conntrack")
-	limit, err := raiseFileLimit()
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	o.idle = min(o.idle, (limit-400)/2)
-	if err := os.MkdirAll(o.out, 0o755); err != nil {
-		t.Fatalf("%v", err)
-	}
-	results, err := os.Create(filepath.Join(o.out, "results.json"))
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	defer results.Close()
-	b := &bench{options: o, t: t, results: json.NewEncoder(results)}
-	env := describe(o)
-	if err := b.results.Encode(env); err != nil {
-		t.Fatalf("%v", err)
-	}
-	b.makeSites()
-	for round := range o.rounds {
-		for _, f := range o.families {
-			for _, m := range measurements {
-				b.measureAll(round, f, m)
-			}
-		}
-	}
-	if err := newReport(b, env).write(os.Stdout); err != nil {
-		t.Fatalf("%v", err)
-	}
-	if len(b.failures) > 0 {
-		t.Fatalf("%d measurements failed:\n%s", len(b.failures), strings.Join(b.failures, "\n"))
-	}
-}
-
-// makeSites copies the programs to where unprivileged users can run them and
-// makes a site for each variant.
-func (b *bench) makeSites() {
-	dir, err := os.MkdirTemp("", "bench-")
-	if err != nil {
-		b.t.Fatalf("%v", err)
-	}
-	b.t.Cleanup(func() { os.RemoveAll(dir) })
-	place := func(name, from string) string {
-		to := filepath.Join(dir, name)
-		text, err := os.ReadFile(from)
-		if err == nil {
-			err = os.WriteFile(to, text, 0o755)
-		}
-		if err != nil {
-			b.t.Fatalf("%v", err)
-		}
-		return to
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		b.t.Fatalf("%v", err)
-	}
-	self := place("bench", "/proc/self/exe")
-	var proxies []sidecar
-	for _, p := range b.proxies {
-		proxies = append(proxies, sidecar{p.name, place(p.label("proxy"), p.path)})
-	}
-	for _, v := range variants(proxies, b.rules) {
-		if b.options.variants.MatchString(v.name) {
-			b.sites = append(b.sites, newSite(b.t, v, self, dir))
-		}
-	}
-}
-
-// measureAll does one measurement with every variant, beginning with another
-// in each round.
-func (b *bench) measureAll(round int, f family, m measurement) {
-	for i := range b.sites {
-		s := b.sites[(i+round)%len(b.sites)]
-		if !m.wanted(b, s, f, round) {
-			continue
-		}
-		began := time.Now()
-		found, err := m.run(b, s, f)
-		if err != nil {
-			b.failures = append(b.failures, fmt.Sprintf("%s, %s, %s, round %d: %v", s.name, f.name, m.name, round+1, err))
-			b.t.Logf("FAILED %s", b.failures[len(b.failures)-1])
-			continue
-		}
-		b.t.Logf("round %d %s %-8s %-18s %5.1f s", round+1, f.name, m.name, s.name, time.Since(began).Seconds())
-		for _, metric := range metrics {
-			value, ok := found[metric.id]
-			if !ok {
-				continue
-			}
-			x := sample{round + 1, f.name, s.name, metric.id, value, metric.unit}
-			b.samples = append(b.samples, x)
-			if err := b.results.Encode(x); err != nil {
-				b.t.Fatalf("%v", err)
-			}
-		}
-	}
 }
 
 // openRate is the open loop's rate: half of what the slowest variant could do
@@ -175,34 +72,7 @@ func (b *bench) openRate() (float64, error) {
 		}
 	}
 	if b.rate == 0 {
-		return 0, errors.New("no rate for the open loop: measure rr64 as well, or give one")
+		return 0, errors.New("no rate for the open loop: measure rr64, too, or give --rate")
 	}
 	return b.rate, nil
 }
-
-func describe(o options) environment {
-	var u unix.Utsname
-	_ = unix.Uname(&u)
-	first := func(args ...string) string {
-		path, _ := lab.Look(args[0])
-		out, _ := exec.Command(path, args[1:]...).CombinedOutput()
-		line, _, _ := strings.Cut(string(out), "\n")
-		return line
-	}
-	cpu := ""
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			cpu = strings.TrimSpace(value)
-			break
-		}
-	}
-	return environment{
-		Date: time.Now().UTC().Truncate(time.Second), Kernel: unix.ByteSliceToString(u.Release[:]),
-		CPU: cpu, CPUs: runtime.NumCPU(), Go: runtime.Version(),
-		HAProxy: first("haproxy", "-v"), Nginx: first("nginx", "-v"),
-		Rounds: o.rounds, Duration: o.duration, Idle: o.idle,
-	}
-}
-
-func hostPort(a netip.Addr, port int) string { return net.JoinHostPort(a.String(), fmt.Sprint(port)) }

@@ -1,39 +1,35 @@
 package main
 
 import (
-	"fmt"
 	"slices"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
 )
 
-// costMetrics are those by which the rules are judged.
+// costMetrics are the columns of the table of costs.
 var costMetrics = []string{"rr64", "rr64-cpu", "rr1-p50", "conns", "conns-cpu", "up16-cpu"}
 
-// costs is the table of what each part of the rules costs: what the sidecars do
-// on all rules, and on reduced ones as a ratio to that.
-func (r *report) costs(family string) table {
-	t := table{title: family + ": what each part of the rules costs (×: to all rules)", head: []string{""}}
+// costs is the table of what each part of the rules costs: the sidecars' values with
+// all rules, and with reduced rules as a ratio to those.
+func (r *report) costs(family string) figures.Table {
+	t := figures.Table{Title: family + ": what each part of the rules costs (×: relative to all rules)", Head: []string{""}}
 	var columns []metric
 	for _, id := range costMetrics {
 		m := metrics[slices.IndexFunc(metrics, func(m metric) bool { return m.id == id })]
 		columns = append(columns, m)
-		t.head = append(t.head, m.title+", "+m.unit)
+		t.Head = append(t.Head, m.title+", "+m.unit)
 	}
 	for _, s := range r.sites {
 		row := []string{s.name}
 		for _, m := range columns {
 			k := key{family, s.name, m.id}
 			if s.full == "" {
-				cells, _ := r.cells(family, m, []string{s.name}, false)
-				row = append(row, cells...)
-				continue
+				row = append(row, r.figure(k).String())
+			} else {
+				row = append(row, r.paired(k, key{family, s.full, m.id}).Ratio())
 			}
-			cell := ""
-			if x, spread, ok := r.paired(k, key{family, s.full, m.id}); ok {
-				cell = fmt.Sprintf("%.2f× ±%.0f%%", x, spread*100)
-			}
-			row = append(row, cell)
 		}
-		t.rows = append(t.rows, row)
+		t.Rows = append(t.Rows, row)
 	}
 	return t
 }

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/bench/traffic"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
-// crowd is a number of connections that do nothing.
+// crowd is a number of idle connections.
 type crowd struct {
 	*site
 	conns  int
@@ -21,7 +21,7 @@ type crowd struct {
 	before usage     // of the proxy, before they came
 }
 
-// crowd opens the connections. Whoever has it kills the client in the end.
+// crowd opens the connections. The caller kills c.client in the end.
 func (s *site) crowd(b *bench, f family, conns int) (*crowd, error) {
 	c := &crowd{site: s, conns: conns}
 	var err error
@@ -32,9 +32,9 @@ func (s *site) crowd(b *bench, f family, conns int) (*crowd, error) {
 	if c.end, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	s.next += uint64(conns) // its ports are not for the clients beside it
+	s.next += uint64(conns) // the clients beside it use other ports
 	c.client = s.net.Client.StartCmd(cmd)
-	err = until("the connections are there", func() (bool, error) {
+	err = until("the idle connections are open", func() (bool, error) {
 		select {
 		case <-c.client.Done():
 			return false, errors.New(strings.TrimSpace(c.client.Output()))
@@ -48,8 +48,8 @@ func (s *site) crowd(b *bench, f family, conns int) (*crowd, error) {
 	return c, err
 }
 
-// leave closes the connections, after one more exchange on each, and waits
-// until the proxy, which held so much with them, has closed its own.
+// leave closes the connections after one more exchange on each, and waits until
+// the proxy, whose usage with them was held, has closed its descriptors.
 func (c *crowd) leave(held usage) error {
 	c.end.Close()
 	if c.client.Wait() != nil {
@@ -58,13 +58,13 @@ func (c *crowd) leave(held usage) error {
 	if c.process == nil {
 		return nil
 	}
-	return until("its descriptors are closed", func() (bool, error) {
+	return until("the proxy has closed its descriptors", func() (bool, error) {
 		now, err := c.usage()
 		return now.files <= held.files-2*c.conns+8, err // a few may be pooled
 	})
 }
 
-// beside is a load of half the duration while the crowd is there.
+// beside runs a load for half the duration while the crowd is open.
 func (c *crowd) beside(b *bench, f family, kind string, conns int) (loaded, error) {
 	r, err := c.load(f, traffic.Spec{Kind: kind, Conns: conns, Duration: b.duration / 2})
 	if err != nil {
@@ -73,8 +73,8 @@ func (c *crowd) beside(b *bench, f family, kind string, conns int) (loaded, erro
 	return r, err
 }
 
-// idle measures what connections cost that do nothing, and what remains of
-// them, in a new proxy.
+// idle measures the cost of idle connections in a new proxy, and what is left
+// after they close.
 func idle(b *bench, s *site, f family) (values, error) {
 	if s.proxy == nil {
 		return nil, nil
@@ -105,7 +105,7 @@ func idle(b *bench, s *site, f family) (values, error) {
 	if err := c.leave(held); err != nil {
 		return nil, err
 	}
-	<-time.After(b.settle) // a garbage collector may give memory back by and by
+	<-time.After(b.settle) // a garbage collector may return memory gradually
 	after, err := s.usage()
 	if err != nil {
 		return nil, err
@@ -117,12 +117,9 @@ func idle(b *bench, s *site, f family) (values, error) {
 	}, nil
 }
 
-// growthID is the id of one of growth's metrics.
-func growthID(conns int, suffix string) string { return fmt.Sprint("growth-", conns, suffix) }
-
-// growth measures whether a connection costs more where there are many: memory
-// of a new proxy and of the kernel, the latency of one that works beside them,
-// and how fast others come and go.
+// growth measures whether a connection costs more beside many others: memory of a
+// new proxy and of the kernel, the latency of one busy connection, and the rate of
+// new ones.
 func growth(conns int) func(*bench, *site, family) (values, error) {
 	return func(b *bench, s *site, f family) (values, error) {
 		if s.proxy != nil {

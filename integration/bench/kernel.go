@@ -11,15 +11,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // slabDir has a directory for each slab cache of the kernel, and links to them
 // where one cache serves under several names.
 const slabDir = "/sys/kernel/slab"
 
-// connectionSlabs are the caches whose objects come and go with connections, as
-// 9,000 of them showed on Linux 6.18. Not those of TIME_WAIT, which come later.
+// connectionSlabs are the caches that grow with connections, found with 9,000 of
+// them on Linux 6.18. Those of TIME_WAIT, which come later, are left out.
 var connectionSlabs = []string{
 	"TCP", "TCPv6", "sock_inode_cache", "filp", "dentry", "lsm_file_cache", "lsm_inode_cache",
 	"eventpoll_epi", "eventpoll_pwq", "ep_head",
@@ -28,9 +28,9 @@ var connectionSlabs = []string{
 	"nf_conntrack",
 }
 
-// kernelMemory is what the caches hold, in bytes, each object with its share of
-// what is left over in a slab. Objects that wait in free lists of the CPUs would
-// count as in use: the caches are told to shrink first.
+// kernelMemory returns the size of the objects in these caches in bytes, each with
+// its share of a slab's unused rest. Objects in the CPUs' free lists would count as
+// used, so the caches are shrunk first.
 func kernelMemory(dir string) (total float64, err error) {
 	awaitRCU()
 	seen := map[string]bool{}
@@ -61,7 +61,7 @@ func kernelMemory(dir string) (total float64, err error) {
 	return total, nil
 }
 
-// firstNumber is that of a file such as objects: "307 N0=307".
+// firstNumber returns the first number in a file such as objects: "307 N0=307".
 func firstNumber(file string) (float64, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -75,8 +75,8 @@ func firstNumber(file string) (float64, error) {
 	return n, nil
 }
 
-// awaitRCU waits until what was closed before is free, but for objects that the
-// kernel frees in lots; those wait for up to 5 s, some hundred of each CPU.
+// awaitRCU waits until closed sockets are freed, except for objects that the kernel
+// frees in batches: some hundreds for each CPU, up to 5 s later.
 func awaitRCU() {
 	const global = 1 // MEMBARRIER_CMD_GLOBAL: synchronize_rcu; the second is behind the first's callbacks
 	for range 2 {
@@ -84,8 +84,8 @@ func awaitRCU() {
 	}
 }
 
-// forget ends what the kernel remembers of connections that are closed: it would
-// go in the middle of a measurement.
+// forget removes the kernel's state of closed connections, which would otherwise
+// expire in the middle of a measurement.
 func (b *bench) forget() error {
 	for _, s := range b.sites {
 		for _, ns := range []*lab.NS{s.net.Client, s.net.Pod} {

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// TestKernelMemory: caches count once whatever names they have, those of other
-// programs not at all.
+// TestKernelMemory: a cache with several names counts once, others not at all.
 func TestKernelMemory(t *testing.T) {
 	dir := t.TempDir()
 	cache := func(name, objects, order, perSlab string) {
@@ -42,6 +41,6 @@ func TestKernelMemory(t *testing.T) {
 	}
 	cache("filp", "many", "0", "32")
 	if _, err := kernelMemory(dir); err == nil {
-		t.Error("objects that are no number, and no error")
+		t.Error("objects is not a number, and no error")
 	}
 }

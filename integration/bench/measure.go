@@ -10,25 +10,24 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/bench/traffic"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
-// values are what a measurement found, by the metric's id.
+// values are the results of a measurement by the metrics' ids.
 type values map[string]float64
 
-// measurement is one thing that is done to a site; it takes about the duration.
-// An error says that the variant is not correct, or does not work at all.
+// measurement is one kind of load on a site; it takes about the duration. An error
+// means that the variant is not correct, or does not work at all.
 type measurement struct {
 	name string
 	run  func(*bench, *site, family) (values, error)
 
-	// other says that the rules make no difference to it, so that it is not
-	// done with the borrowers of ours, nor where a part of them is missing, nor
-	// twice in a quick run.
+	// other means that the rules make no difference: borrowers and reduced
+	// variants are left out, and in a quick run the second family.
 	other bool
 
-	// opinion is a second one, for which the first round will do.
+	// opinion means a second opinion by another tool, in the first round only.
 	opinion bool
 
 	conns int // how many idle connections it opens, if that is fixed
@@ -55,7 +54,7 @@ var measurements = []measurement{
 	{name: "wrk", run: wrk, other: true, opinion: true},
 }
 
-// wanted tells whether a measurement is done with the site in this round.
+// wanted reports whether the measurement is done with the site in this round.
 func (m measurement) wanted(b *bench, s *site, f family, round int) bool {
 	switch {
 	case s.onlyIPv4 && f.name != v4.name,
@@ -68,8 +67,8 @@ func (m measurement) wanted(b *bench, s *site, f family, round int) bool {
 	return b.measure.MatchString(m.name)
 }
 
-// correct compares each byte that an echo sends back, in both directions at the
-// same time and over half-closed connections.
+// correct compares each byte that comes back from an echo, with both directions
+// busy at once and over half-closed connections.
 func correct(b *bench, s *site, f family) (values, error) {
 	_, err := s.load(f, traffic.Spec{Kind: traffic.Echo, Conns: 25, Duration: b.duration})
 	return nil, err
@@ -99,7 +98,7 @@ func (s *site) latencies(id string, r loaded) values {
 	}, id, r.proxyCPU/n*1e6)
 }
 
-// withProxy adds the proxy's own part of the CPU, if there is a proxy.
+// withProxy adds the proxy's share of the CPU time, if there is a proxy.
 func (s *site) withProxy(v values, id string, cpu float64) values {
 	if s.process != nil {
 		v[id+"-proxy"] = cpu
@@ -107,8 +106,8 @@ func (s *site) withProxy(v values, id string, cpu float64) values {
 	return v
 }
 
-// openLoop asks all variants for the same rate: what they do when they are not
-// saturated, and without sparing the slow ones.
+// openLoop sends all variants requests at the same rate, which saturates none, and
+// at fixed times: a slow variant does not get fewer.
 func openLoop(b *bench, s *site, f family) (values, error) {
 	rate, err := b.openRate()
 	if err != nil {
@@ -118,7 +117,7 @@ func openLoop(b *bench, s *site, f family) (values, error) {
 	return s.latencies("open64", r), err
 }
 
-// mixed asks whether one bulk stream makes the requests of others wait.
+// mixed measures how long requests wait beside one bulk stream.
 func mixed(b *bench, s *site, f family) (values, error) {
 	bulk := s.start(f, traffic.Spec{Kind: traffic.Up, Conns: 1, Duration: b.duration + 200*time.Millisecond})
 	defer bulk.Kill()
@@ -137,8 +136,8 @@ func connects(b *bench, s *site, f family) (values, error) {
 	return s.latencies("conns", r), err
 }
 
-// startUp is the time from exec to ready: the proxy listens or, where the
-// listener was handed over, has its workers.
+// startUp is the time from exec until the proxy listens or, where it was passed the
+// listener, has its workers.
 func startUp(_ *bench, s *site, _ family) (values, error) {
 	if s.proxy == nil {
 		return nil, nil
@@ -147,7 +146,7 @@ func startUp(_ *bench, s *site, _ family) (values, error) {
 	return values{"start": float64(took.Microseconds()) / 1e3}, err
 }
 
-// restart replaces the proxy by a new one and tells how long that took to be
+// restart replaces the proxy by a new one and returns how long that took to become
 // ready.
 func (s *site) restart() (took time.Duration, err error) {
 	l, err := newListeners(s.net.Pod)
@@ -181,15 +180,15 @@ func (s *site) restart() (took time.Duration, err error) {
 	return time.Since(began), err
 }
 
-// start starts a client beside which another will run.
+// start starts a client that runs beside another.
 func (s *site) start(f family, spec traffic.Spec) *lab.Proc {
 	cmd := s.client(context.Background(), f, spec)
 	s.next += uint64(spec.Conns)
 	return s.net.Client.StartCmd(cmd)
 }
 
-// until waits on a state, as a measurement whose failure is not the end of the
-// benchmark.
+// until waits for a state. Unlike lab.Eventually it returns an error, which fails
+// the measurement and not the benchmark.
 func until(what string, check func() (bool, error)) error {
 	for deadline := time.Now().Add(lab.Patience); ; <-time.After(100 * time.Microsecond) {
 		ok, err := check()
@@ -197,7 +196,7 @@ func until(what string, check func() (bool, error)) error {
 			return nil
 		}
 		if err != nil || time.Now().After(deadline) {
-			return fmt.Errorf("wait until %s: %w", what, errors.Join(err, context.DeadlineExceeded))
+			return fmt.Errorf("waiting until %s: %w", what, errors.Join(err, context.DeadlineExceeded))
 		}
 	}
 }

@@ -15,8 +15,8 @@ type metric struct {
 	// direct, its value. 0: none.
 	toPeer, toDirect, value float64
 
-	// beyond is the metric of which this one is what a variant has beyond
-	// direct; it is not measured itself.
+	// beyond is the id of another metric: this one is not measured, but the
+	// difference of that to direct.
 	beyond string
 }
 
@@ -67,7 +67,10 @@ var metrics = slices.Concat([]metric{
 	{id: "wrk-p99", title: "wrk, p99", unit: "µs", less: true, detail: true},
 })
 
-// crowded are the metrics of growth with so many idle connections.
+// growthID is the id of one of growth's metrics.
+func growthID(conns int, suffix string) string { return fmt.Sprint("growth-", conns, suffix) }
+
+// crowded are the metrics of growth beside so many idle connections.
 func crowded(conns int) []metric {
 	of := func(title string) string { return fmt.Sprintf("%d idle: %s", conns, title) }
 	kernel := growthID(conns, "-kernel")
@@ -80,7 +83,7 @@ func crowded(conns int) []metric {
 	}
 }
 
-// better tells whether a is better than b.
+// better reports whether a is better than b.
 func (m metric) better(a, b float64) bool {
 	if m.less {
 		return a < b
@@ -88,5 +91,5 @@ func (m metric) better(a, b float64) bool {
 	return a > b
 }
 
-// met tells whether got reaches the goal.
+// met reports whether got reaches the goal.
 func (m metric) met(got, goal float64) bool { return got == goal || m.better(got, goal) }

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"time"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // iperf3 is a second opinion on bulk.
@@ -64,3 +66,5 @@ func wrk(b *bench, s *site, f family) (values, error) {
 	}
 	return v, nil
 }
+
+func hostPort(a netip.Addr, port int) string { return net.JoinHostPort(a.String(), fmt.Sprint(port)) }

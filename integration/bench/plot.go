@@ -98,7 +98,7 @@ func (r *report) plots() error {
 	return nil
 }
 
-// draw writes a picture, if there is anything in it.
+// draw writes a picture, unless it would be empty.
 func (r *report) draw(p picture, family, file string) error {
 	rows := (len(p.panels) + 1) / 2
 	svg := vgsvg.New(pageWidth, vg.Length(rows)*rowHeight+titleHeight+captionSize+margin)
@@ -133,7 +133,7 @@ func (r *report) draw(p picture, family, file string) error {
 	if _, err := svg.WriteTo(&out); err != nil {
 		return err
 	}
-	// The others are as wide, where the first is not installed.
+	// Fonts of the same width, for systems without the first.
 	const from, to = "font-family:Liberation Sans;", "font-family:Liberation Sans,Arial,Helvetica,sans-serif;"
 	return os.WriteFile(file, bytes.ReplaceAll(out.Bytes(), []byte(from), []byte(to)), 0o644)
 }
@@ -149,7 +149,8 @@ func ticks(low, high float64) []plot.Tick {
 	return all
 }
 
-// panel makes a panel that will be so wide, and its legend.
+// panel makes a panel of this width, with its legend. drawn reports whether it has
+// any value.
 func (r *report) panel(p panel, family string, wide vg.Length) (canvas *plot.Plot, drawn bool, err error) {
 	canvas = plot.New()
 	canvas.Title.Text = p.title
@@ -168,9 +169,9 @@ func (r *report) panel(p panel, family string, wide vg.Length) (canvas *plot.Plo
 	for i, v := range variants {
 		var bars plotter.Values
 		for _, m := range p.metrics {
-			x, _, ok := r.median(key{family, v, m})
-			drawn = drawn || ok
-			bars = append(bars, x)
+			f := r.figure(key{family, v, m})
+			drawn = drawn || f.Samples > 0
+			bars = append(bars, f.Center)
 		}
 		chart, err := plotter.NewBarChart(bars, width)
 		if err != nil {

@@ -10,22 +10,23 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
-// usage is what the processes of a proxy have of the machine.
+// usage is what the processes of a proxy use.
 type usage struct {
-	memory float64       // bytes of their own: not of files, shared pages by their part
-	cpu    time.Duration // of the threads that are there
+	memory float64       // bytes of anonymous and shared memory (PSS), without files
+	cpu    time.Duration // of the running threads
 	files  int
 }
 
-// usageOf adds up a process and its children, such as nginx' workers.
+// usageOf adds up a process and its descendants, such as nginx' workers. procfs has
+// neither the anonymous part of PSS nor the list of children.
 func usageOf(pid int) (u usage, err error) {
-	dir := fmt.Sprintf("/proc/%d", pid)
-	rollup, err := os.ReadFile(filepath.Join(dir, "smaps_rollup"))
+	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return u, err
 	}
@@ -36,21 +37,21 @@ func usageOf(pid int) (u usage, err error) {
 			u.memory += kb * 1024
 		}
 	}
-	files, err := os.ReadDir(filepath.Join(dir, "fd"))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return u, err
 	}
-	u.files = len(files)
-	tasks, err := filepath.Glob(filepath.Join(dir, "task/*"))
+	if u.files, err = p.FileDescriptorsLen(); err != nil {
+		return u, err
+	}
+	threads, err := procfs.AllThreads(pid)
 	if err != nil {
 		return u, err
 	}
-	for _, task := range tasks {
-		var ns int64
-		if text, err := os.ReadFile(filepath.Join(task, "schedstat")); err == nil {
-			fmt.Sscan(string(text), &ns)
+	for _, t := range threads {
+		if s, err := t.Schedstat(); err == nil { // else it has ended
+			u.cpu += time.Duration(s.RunningNanoseconds)
 		}
-		u.cpu += time.Duration(ns)
 	}
 	for _, child := range children(pid) {
 		c, err := usageOf(child)
@@ -75,8 +76,8 @@ func children(pid int) (all []int) {
 	return all
 }
 
-// listeners asks the kernel of a namespace for listening TCP sockets alone:
-// /proc/net/tcp would list all connections with them.
+// listeners asks the kernel for a namespace's listening TCP sockets only;
+// /proc/net/tcp would list all connections, too.
 type listeners struct{ conn *netlink.Conn }
 
 func newListeners(ns *lab.NS) (*listeners, error) {
@@ -89,7 +90,7 @@ func newListeners(ns *lab.NS) (*listeners, error) {
 	return &listeners{conn}, err
 }
 
-// on tells whether something listens on the port for IPv6, which all proxies
+// on reports whether a process listens on the port over IPv6, which all proxies
 // serve last or together with IPv4.
 func (l *listeners) on(port uint16) (bool, error) {
 	const (

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,9 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
 )
 
-// key is what the rounds of one value have in common.
+// key identifies a value; each round has one sample of it.
 type key struct{ family, variant, metric string }
 
 // report is the samples of a run, by key and round.
@@ -44,39 +47,24 @@ func (r *report) set(k key, round int, value float64) {
 	r.rounds[k][round] = value
 }
 
-// median and spread of a value over the rounds.
-func (r *report) median(k key) (median, spread float64, ok bool) {
-	return middle(slices.Collect(maps.Values(r.rounds[k])))
+// figure is the median of a value over the rounds.
+func (r *report) figure(k key) figures.Figure {
+	return figures.Of(slices.Collect(maps.Values(r.rounds[k])))
 }
 
-// middle is the median, and as the spread the distance of the extremes as a part
-// of it.
-func middle(all []float64) (median, spread float64, ok bool) {
-	slices.Sort(all)
-	n := len(all)
-	if n == 0 {
-		return 0, 0, false
-	}
-	median = (all[(n-1)/2] + all[n/2]) / 2
-	if median != 0 {
-		spread = (all[n-1] - all[0]) / median
-	}
-	return median, spread, true
-}
-
-// paired is the median, with its spread, of the ratios of two values in the same
-// round: what changes from round to round for both does not count.
-func (r *report) paired(k, to key) (median, spread float64, ok bool) {
+// paired is the median of the ratios of two values in the same round: what
+// changes from round to round for both does not count.
+func (r *report) paired(k, to key) figures.Figure {
 	var all []float64
 	for round, x := range r.rounds[k] {
 		if y := r.rounds[to][round]; y != 0 {
 			all = append(all, x/y)
 		}
 	}
-	return middle(all)
+	return figures.Of(all)
 }
 
-// of are the names of the variants with one of the roles.
+// of returns the names of the variants with one of the roles.
 func (r *report) of(roles ...role) []string {
 	var names []string
 	for _, want := range roles {
@@ -93,9 +81,9 @@ func (r *report) of(roles ...role) []string {
 func (r *report) best(family string, m metric, variants []string) (name string) {
 	var value float64
 	for _, v := range variants {
-		x, _, ok := r.median(key{family, v, m.id})
-		if ok && (name == "" || m.better(x, value)) {
-			name, value = v, x
+		f := r.figure(key{family, v, m.id})
+		if f.Samples > 0 && (name == "" || m.better(f.Center, value)) {
+			name, value = v, f.Center
 		}
 	}
 	return name
@@ -103,16 +91,18 @@ func (r *report) best(family string, m metric, variants []string) (name string) 
 
 // write prints the tables and writes the other files of the run.
 func (r *report) write(w io.Writer) error {
-	fmt.Fprintf(w, "\n%s\n%s; %s\n%s, %d idle connections, constant rate %.0f/s. ± is the spread between the rounds.\n",
-		r.env.machine(), r.env.HAProxy, r.env.Nginx, r.env.effort(), r.env.Idle, r.rate)
+	fmt.Fprintf(w, "\n%s\n%s; %s\n%s, %d idle connections, constant rate %.0f/s. %s.\n",
+		r.env.machine(), r.env.HAProxy, r.env.Nginx, r.env.effort(), r.env.Idle, r.rate, r.env.interval())
 	var short strings.Builder
-	fmt.Fprintf(&short, "%s. %s, %d idle connections.\n", r.env.machine(), r.env.effort(), r.env.Idle)
+	fmt.Fprintf(&short, "%s. %s, %d idle connections. %s.\n", r.env.machine(), r.env.effort(), r.env.Idle, r.env.interval())
 	for _, f := range r.families {
 		for _, t := range r.tables(f.name) {
-			t.text(w)
+			if err := t.Text(w); err != nil {
+				return err
+			}
 		}
 		for _, t := range r.shortTables(f.name) {
-			t.markdown(&short)
+			t.Markdown(&short)
 		}
 	}
 	if !r.options.rules {
@@ -120,50 +110,51 @@ func (r *report) write(w io.Writer) error {
 			return err
 		}
 	}
-	fmt.Fprintf(w, "\nthe rest is in %s\n", r.out)
+	fmt.Fprintf(w, "\nresults.json, benchstat.txt, table.md and the plots are in %s\n", r.out)
+	var stat bytes.Buffer
 	return errors.Join(
-		os.WriteFile(filepath.Join(r.out, "benchstat.txt"), []byte(r.benchstat()), 0o644),
+		r.benchstat(&stat),
+		os.WriteFile(filepath.Join(r.out, "benchstat.txt"), stat.Bytes(), 0o644),
 		os.WriteFile(filepath.Join(r.out, "table.md"), []byte(short.String()), 0o644),
 	)
 }
 
 // tables are those for the terminal.
-func (r *report) tables(family string) []table {
+func (r *report) tables(family string) []figures.Table {
 	if r.options.rules {
-		return []table{r.costs(family)}
+		return []figures.Table{r.costs(family)}
 	}
-	all := []table{
+	all := []figures.Table{
 		r.medians(family+": peers as their users set them up", family, r.of(limit, ours, peer)),
-		r.ratios(family+": the goals, to the best peer as its users set it up and to direct", family, r.of(peer)),
+		r.ratios(family+": ratios to the best peer, as its users set it up, and to direct, with the goals", family, r.of(peer)),
 	}
 	if borrowers := r.of(borrower); len(borrowers) > 0 {
 		all = append(
 			all,
 			r.medians(family+": peers on our rules", family, r.of(ours, borrower)),
-			r.ratios(family+": the same to the best peer on our rules: what the proxy alone wins", family, borrowers),
+			r.ratios(family+": the same ratios to the best peer on our rules: what the proxy alone gains", family, borrowers),
 		)
 	}
 	return all
 }
 
 // shortTables are those for a document.
-func (r *report) shortTables(family string) []table {
+func (r *report) shortTables(family string) []figures.Table {
 	if r.options.rules {
-		return []table{r.costs(family)}
+		return []figures.Table{r.costs(family)}
 	}
-	return []table{
+	return []figures.Table{
 		r.short(family+", medians", family, r.of(limit, ours, peer)),
-		r.ratios(family+", goals: to the best peer, to direct", family, r.of(peer)),
+		r.ratios(family+", goals: ratios to the best peer and to direct", family, r.of(peer)),
 	}
 }
 
-// benchstat is the samples as go test -bench would print them, so that two runs
-// can be compared with benchstat.
-func (r *report) benchstat() string {
-	var b strings.Builder
+// benchstat writes the samples in benchstat's format, to compare two runs.
+func (r *report) benchstat(w io.Writer) (err error) {
+	out := figures.NewBenchstat(w)
 	for _, x := range r.samples {
-		fmt.Fprintf(&b, "Benchmark/metric=%s/family=%s/variant=%s 1 %g %s\n",
-			x.Metric, x.Family, strings.ReplaceAll(x.Variant, "/", "-on-"), x.Value, strings.ReplaceAll(x.Unit, "µ", "u"))
+		name := fmt.Sprintf("/metric=%s/family=%s/variant=%s", x.Metric, x.Family, strings.ReplaceAll(x.Variant, "/", "-on-"))
+		err = errors.Join(err, out.Write(name, figures.Value{Value: x.Value, Unit: strings.ReplaceAll(x.Unit, "µ", "u")}))
 	}
-	return b.String()
+	return err
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
 )
 
 // testReport is of two rounds; in the second everything was twice as slow, and
@@ -37,28 +39,28 @@ func testReport(t *testing.T) *report {
 	add("tproxy-bare", "conns", 6, 7)
 	add(directName, "growth-100-kernel", 8, 9)
 	add("tproxy", "growth-100-kernel", 17, 19)
-	return newReport(b, environment{Date: time.Unix(0, 0).UTC(), Kernel: "6.18", CPUs: 2, CPU: "EPYC", Rounds: 2})
+	return newReport(b, environment{Date: time.Unix(0, 0).UTC(), Machine: figures.Machine{Kernel: "6.18", CPUs: 2, CPU: "EPYC"}, Rounds: 2})
 }
 
 func TestPaired(t *testing.T) {
 	r := testReport(t)
 	for metric, want := range map[string]float64{"rr64": 1.15, "conns": 1.2} {
-		got, _, ok := r.paired(key{v4.name, "tproxy-bare", metric}, key{v4.name, "tproxy", metric})
-		if !ok || number(got) != number(want) {
-			t.Errorf("%s: %v, %v, want %v", metric, got, ok, want)
+		got := r.paired(key{v4.name, "tproxy-bare", metric}, key{v4.name, "tproxy", metric})
+		if got.Samples == 0 || got.String() != figures.Number(want) {
+			t.Errorf("%s: %v, want %v", metric, got, want)
 		}
 	}
-	if _, _, ok := r.paired(key{v4.name, "tproxy-bare", "rr64"}, key{v4.name, "nat", "rr64"}); ok {
+	if r.paired(key{v4.name, "tproxy-bare", "rr64"}, key{v4.name, "nat", "rr64"}).Samples > 0 {
 		t.Error("a ratio to what was not measured")
 	}
 }
 
 func TestBeyondDirect(t *testing.T) {
 	r := testReport(t)
-	if got, _, ok := r.median(key{v4.name, "tproxy", "growth-100-beyond"}); !ok || got != 9.5 {
-		t.Errorf("%v, %v, want 9.5", got, ok)
+	if got := r.figure(key{v4.name, "tproxy", "growth-100-beyond"}); got.Samples != 2 || got.Center != 9.5 {
+		t.Errorf("%v, want 9.5", got)
 	}
-	if got, _, ok := r.median(key{v4.name, directName, "growth-100-beyond"}); ok {
+	if got := r.figure(key{v4.name, directName, "growth-100-beyond"}); got.Samples > 0 {
 		t.Errorf("direct is %v beyond itself", got)
 	}
 }
@@ -77,7 +79,7 @@ func TestTables(t *testing.T) {
 			"| of it beyond direct, kB |  | 9.50 |",
 		}, "bare"},
 		"rules": {true, []string{
-			"| direct | 45.0 |", "| tproxy | 22.5 |", "| tproxy-bare | 1.15× ±9% |",
+			"| direct | 45.0 |", "| tproxy | 22.5 |", "| tproxy-bare | 1.15× |", "no confidence intervals",
 		}, "SHORT"},
 	} {
 		r.options.rules = tt.rules
@@ -95,6 +97,40 @@ func TestTables(t *testing.T) {
 		}
 		if strings.Contains(string(text), tt.not) {
 			t.Errorf("%s: %q in\n%s", name, tt.not, text)
+		}
+	}
+}
+
+// Six rounds give confidence intervals: of the medians, and of the ratios, in
+// which what all of a round had in common does not count.
+func TestIntervals(t *testing.T) {
+	b := &bench{options: options{out: t.TempDir(), families: []family{v4}, rounds: 6}}
+	for _, v := range []variant{{name: directName, role: limit}, {name: "nat", role: ours}, {name: "nginx-1", role: peer}} {
+		b.sites = append(b.sites, &site{variant: v})
+		value := map[string]float64{directName: 80, "nat": 30, "nginx-1": 20}[v.name]
+		for round := range 6 {
+			b.samples = append(b.samples, sample{round + 1, v4.name, v.name, "rr64", value * float64(10+round) / 10, "k/s"})
+		}
+	}
+	if err := newReport(b, environment{Rounds: 6}).write(&strings.Builder{}); err != nil {
+		t.Fatal(err)
+	}
+	for file, wants := range map[string][]string{
+		"table.md": {
+			"± is the 95 % confidence interval of the median",
+			"| 64 conns, requests, k/s | 100 ±20% | 37.5 ±20% | 25.0 ±20% |",
+			"| 64 conns, requests | ≥1.2× ≥0.52× | nginx-1 | 1.50× ±0% ok | 0.38× ±0% SHORT |",
+		},
+		"benchstat.txt": {"Benchmark/metric=rr64/family=IPv4/variant=nat 1 45 k/s\n"},
+	} {
+		text, err := os.ReadFile(filepath.Join(b.out, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("no %q in\n%s", want, text)
+			}
 		}
 	}
 }

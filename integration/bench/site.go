@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/bench/traffic"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
 )
 
 const (
@@ -23,8 +23,8 @@ const (
 	appUID    = 1000
 )
 
-// site is a variant's own client, node and pod, with the application and the
-// proxy in the pod. All sites exist at the same time, and only one has work.
+// site is a variant's client, node and pod, with the application and the proxy in
+// the pod. All sites exist at the same time; one at a time is loaded.
 type site struct {
 	variant
 	t    lab.TB
@@ -43,8 +43,8 @@ type family struct {
 	sources []netip.Addr // the client's
 }
 
-// sourceCount is how many addresses the client has, so that no address and port
-// is used twice within TIME_WAIT. It is a prime: see package traffic.
+// sourceCount is the number of the client's addresses, enough to use no address and
+// port twice within TIME_WAIT. It is a prime: see package traffic.
 const sourceCount = 37
 
 var v4, v6 = newFamily("IPv4", lab.Pod4, "192.168.1.10"), newFamily("IPv6", lab.Pod6, "fd00:1::10")
@@ -77,12 +77,12 @@ func newSite(t lab.TB, v variant, self, dir string) *site {
 	check("add addresses", s.batch(s.net.Client, addrs.String(), "ip", "-batch", "-"))
 
 	for _, ns := range []*lab.NS{s.net.Client, s.net.Pod} {
-		// Machines differ in their default, bbr or cubic; reno is the one that
-		// each lets a namespace choose. Nothing is lost here, so they are alike.
+		// Machines differ in their default, bbr or cubic; a namespace may always
+		// choose reno. Without loss they are equal.
 		ns.Sysctl("net.ipv4.tcp_congestion_control", "reno")
 	}
-	// No proxy dials from a port that a client may have: the two would collide,
-	// which is not what is measured.
+	// No proxy dials from a client's port range: collisions of the two are not
+	// what is measured.
 	s.net.Pod.Sysctl("net.ipv4.ip_local_port_range", "1024 32767")
 	if v.rules != nil {
 		check("program the pod", v.rules(s))
@@ -97,7 +97,7 @@ func newSite(t lab.TB, v variant, self, dir string) *site {
 	return s
 }
 
-// batch runs a program that reads what to do from its standard input.
+// batch runs a program with text as its standard input.
 func (s *site) batch(ns *lab.NS, text string, args ...string) error {
 	path, err := lab.Look(args[0])
 	if err != nil {
@@ -111,7 +111,7 @@ func (s *site) batch(ns *lab.NS, text string, args ...string) error {
 	return nil
 }
 
-// loaded is what a client measured, and what its work cost the proxy.
+// loaded is what a client measured, and the proxy's CPU time meanwhile.
 type loaded struct {
 	traffic.Result
 	proxyCPU float64 // seconds
@@ -139,7 +139,7 @@ func (s *site) load(f family, spec traffic.Spec) (r loaded, err error) {
 	return r, err
 }
 
-// usage is that of the proxy, nothing where there is none.
+// usage is the proxy's usage; zero where there is no proxy.
 func (s *site) usage() (usage, error) {
 	if s.process == nil {
 		return usage{}, nil

@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
-	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
 
 // variant is one way from a client to the application.
@@ -33,11 +33,11 @@ type variant struct {
 	proxy func(*site) *start // how the proxy is started; nil: there is none
 }
 
-// role says in which tables a variant stands, and what it is compared with.
+// role decides in which tables a variant is, and what it is compared with.
 type role int
 
 const (
-	limit    role = iota // no interception: what cannot be beaten
+	limit    role = iota // no interception: the upper bound
 	ours                 // a sidecar under test
 	peer                 // another proxy as its users set it up
 	borrower             // another proxy on our rules
@@ -56,8 +56,8 @@ type start struct {
 	workers int // processes that it starts, where files are given
 }
 
-// variants are all, for each of the sidecars under test in both modes: beside
-// the peers, or beside itself with a part of the rules taken out.
+// variants returns all variants: each sidecar under test in both modes, beside the
+// peers or, with rules, beside itself with reduced rules.
 func variants(proxies []sidecar, rules bool) []variant {
 	all := []variant{{name: directName, role: limit, exactPort: true}}
 	for _, p := range proxies {
@@ -105,11 +105,10 @@ type sidecar struct{ name, path string }
 func (p sidecar) label(mode string) string { return strings.TrimPrefix(p.name+"-"+mode, "-") }
 
 func ourRules(mode string) func(*site) error {
-	return func(s *site) error { return redirect.Apply(s.net.Pod.Path(), redirect.Default(mode)) }
+	return func(s *site) error { return intercept.Apply(s.net.Pod.Path(), intercept.Default(contract.Mode(mode))) }
 }
 
-// ourProxy runs as in a pod. It logs no line per connection, as the peers do
-// not.
+// ourProxy runs as in a pod. It logs no connections, and neither do the peers.
 func ourProxy(path, mode string) func(*site) *start {
 	return func(*site) *start {
 		user := lab.User{UID: contract.ProxyUID, NoNewPrivs: true}
@@ -120,8 +119,8 @@ func ourProxy(path, mode string) func(*site) *start {
 	}
 }
 
-// peerUser is what the peers need where they spoof: NET_ADMIN. They have the
-// sidecar's uid, for which our rules look.
+// peerUser has NET_ADMIN, which the peers need to spoof, and the sidecar's uid, which
+// our rules match.
 var peerUser = lab.User{UID: contract.ProxyUID, Caps: []string{"net_admin"}}
 
 var (
@@ -169,13 +168,19 @@ func nginx(workers int) func(*site) *start {
 	}
 }
 
-// transparentListener does for nginx what it cannot do itself.
+// transparentListener opens a listener with IP_TRANSPARENT for nginx, which cannot, as a
+// socket of the sidecar's uid.
 func transparentListener(pod *lab.NS, bind unix.Sockaddr) (f *os.File, err error) {
 	family := unix.AF_INET
 	if _, ok := bind.(*unix.SockaddrInet6); ok {
 		family = unix.AF_INET6
 	}
 	err = pod.Do(func() error {
+		// Our rules accept only sockets of the sidecar's uid, which the thread, that
+		// ends with this function, has when it opens one.
+		if err := unix.Setfsuid(contract.ProxyUID); err != nil {
+			return os.NewSyscallError("setfsuid", err)
+		}
 		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return os.NewSyscallError("socket", err)
@@ -216,10 +221,11 @@ func (s *site) render(name, text string, data any) string {
 func (st *start) run(s *site) *lab.Proc {
 	args := st.user.Args(st.args...)
 	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = s.dir // HAProxy returns to where it started: a checkout below /root is closed to it
 	cmd.ExtraFiles = st.files
 	cmd.Env = append(os.Environ(), st.env...)
-	// nginx' workers outlive a killed master and keep its output open: it is
-	// asked to end first, and nobody waits for long.
+	// nginx' workers outlive a killed master and keep its output open: SIGTERM
+	// first, and do not wait for long.
 	cmd.WaitDelay = time.Second
 	p := s.net.Pod.StartCmd(cmd)
 	s.t.Cleanup(func() {
@@ -235,8 +241,8 @@ func (st *start) run(s *site) *lab.Proc {
 	return p
 }
 
-// raiseFileLimit gives this process and those it starts what the machine
-// allows, and returns it.
+// raiseFileLimit raises the limit of open files to the hard limit, for this process
+// and those that it starts, and returns it.
 func raiseFileLimit() (int, error) {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

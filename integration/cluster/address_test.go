@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A greeting is what a dialled application told, beside what the client knows.
+// A greeting is what the application said, beside what the client knows.
 type greeting struct {
 	target     string
 	client     netip.AddrPort // the client's own address
@@ -41,8 +41,8 @@ func greetings(client, out string) map[string]greeting {
 // TestClientAddress dials, in both families, pods of both modes and one
 // without a sidecar, at their own address and through a ClusterIP service: from
 // a pod on the same node, one on the other node, and both nodes themselves.
-// The application must see the same with us as without, and for a pod that is
-// the pod's address.
+// The application must see the same as without the sidecar, which for a client pod
+// is the pod's address.
 func TestClientAddress(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
@@ -104,7 +104,7 @@ func TestClientAddress(t *testing.T) {
 					inLog("tproxy-proxy", from(g.seen.Addr())) // else it was passed by
 				}
 				if plain := got[route{"plain", r.kind, r.family}]; g.seen.Addr() != plain.seen.Addr() {
-					t.Errorf("the application saw %s, without us it sees %s", g.seen.Addr(), plain.seen.Addr())
+					t.Errorf("the application saw %s; without the sidecar it sees %s", g.seen.Addr(), plain.seen.Addr())
 				}
 				if strings.HasPrefix(client, "node") && r.kind == "service" {
 					return // kube-proxy masquerades what comes from outside of the pods' network
@@ -121,9 +121,9 @@ func TestClientAddress(t *testing.T) {
 	hairpin(t, ns)
 }
 
-// hairpin asks that an application reaches itself at its pod's address and
-// through its service, and sees what it would see without us: kube-proxy
-// masquerades the latter.
+// hairpin checks that an application reaches itself at its pod's address and through
+// its service, and sees what it would see without the sidecar: kube-proxy masquerades
+// the latter.
 func hairpin(t *testing.T, ns *namespace) {
 	t.Helper()
 	var masqueraded [2]netip.Addr

@@ -15,9 +15,9 @@ import (
 
 var errNotFound = errors.New("not found")
 
-// api asks the API server as kubectl would, which takes half a second to start:
-// the tests do it hundreds of times. The body is YAML, the answer goes into
-// into.
+// api sends a request to the API server. The tests do so hundreds of times, and
+// kubectl takes half a second to start. The body is YAML; the response is decoded
+// into into.
 func api(method, path, body string, into any) error {
 	config, err := os.ReadFile(kubeconfig)
 	if err != nil {

@@ -30,10 +30,9 @@ const (
 
 func (h hierarchy) node(n int) string { return fmt.Sprintf("%s/node%d", h.Dir, n) }
 
-// findHierarchies lists the machine's. In v1 our cgroup lies below the one
-// that we are in, so that what the machine's owner allots to us stays
-// allotted; in v2 below the root, because no other cgroup may have processes
-// of its own and children with controllers.
+// findHierarchies lists the machine's. In v1 our cgroup lies below the current one,
+// whose limits stay in force; in v2 below the root, because no other cgroup may have
+// both processes and children with controllers.
 func findHierarchies() ([]hierarchy, error) {
 	if _, err := os.Stat(cgroupFS + "/cgroup.controllers"); err == nil {
 		return []hierarchy{{"", filepath.Join(cgroupFS, cgroupName)}}, nil
@@ -80,7 +79,7 @@ func makeCgroups(n int) error {
 		if err := os.MkdirAll(h.node(n), 0o755); err != nil {
 			return err
 		}
-		// A cgroup weighs as much as one process beside it, and ours is many.
+		// By default a cgroup weighs as much as one process beside it.
 		switch h.Name {
 		case "": // v2
 			_ = os.WriteFile(filepath.Join(h.Dir, "cpu.weight"), []byte("1000"), 0o644) // there if we may
@@ -111,7 +110,7 @@ func inherit(dir string) error {
 	return nil
 }
 
-// handOn gives a v2 cgroup's children every controller that it has.
+// handOn enables every controller of a v2 cgroup for its children.
 func handOn(dir string) error {
 	text, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -121,8 +120,8 @@ func handOn(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(all), 0o644)
 }
 
-// settle mounts the node's view of its cgroups. In v2 the daemons leave the
-// root, where the kubelet wants to make children with controllers.
+// settle mounts the node's view of its cgroups. In v2 the daemons move out of the
+// root, where the kubelet creates children with controllers.
 func settle(int) error {
 	hs, err := hierarchies()
 	if err != nil {
@@ -161,8 +160,8 @@ func settle(int) error {
 
 const daemonsGroup = "daemons" // v2 only
 
-// join moves this process into a node's cgroups, which entering the cgroup
-// namespace does not do, and becomes args.
+// join moves this process into a node's cgroups, which entering the cgroup namespace
+// does not do, and execs args.
 func join(n int, args []string) error {
 	hs, err := hierarchies()
 	if err != nil {
@@ -180,7 +179,7 @@ func join(n int, args []string) error {
 	return become(args)
 }
 
-// become replaces this program.
+// become execs args. It returns only if that fails.
 func become(args []string) error {
 	path, err := exec.LookPath(args[0])
 	if err != nil {
@@ -201,7 +200,7 @@ func removeCgroups() error {
 	return err
 }
 
-// removeTree removes a cgroup with all below it; they stay busy until the last
+// removeTree removes a cgroup and those below it, which are busy until their last
 // process is gone.
 func removeTree(root string) error {
 	return eventually(10*time.Second, "remove "+root, func() error {

@@ -110,9 +110,9 @@ authentication:
   x509: {clientCAFile: @pki@/ca.crt}
 authorization: {mode: Webhook}
 clusterDomain: cluster.local
-clusterDNS: [10.96.0.10]  # nobody answers there: pods find each other by address
+clusterDNS: [10.96.0.10]  # no server there: pods find each other by address
 volumePluginDir: /var/lib/kubelet/plugins/volume
-imageGCHighThresholdPercent: 100  # there is no registry to get an image from again
+imageGCHighThresholdPercent: 100  # there is no registry to pull a removed image from
 maxPods: 250
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%, imagefs.inodesFree: 1%}
 # for pods that are set up without the plugin, by an init container

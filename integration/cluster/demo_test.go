@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestDemos applies the demos of k8s/ as they are, in the namespaces of their
-// own with the Pod Security levels that they name; node 2 stands for curl,
-// whose image comes from a registry.
+// TestDemos applies the demos of k8s/ unchanged, in their own namespaces with the Pod
+// Security levels that they set. Node 2 takes the place of the curl image, which comes
+// from a registry.
 func TestDemos(t *testing.T) {
 	t.Parallel()
 	kinds := []string{"nat", "tproxy", "init"}

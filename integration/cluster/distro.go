@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// A distro is where a distribution of Kubernetes keeps what belongs to CNI,
-// and how its own network installs itself there.
+// A distro is where a distribution of Kubernetes keeps its CNI files, and how its
+// network plugin installs itself there.
 type distro struct {
 	name            string
 	confDir, binDir string
@@ -22,8 +22,8 @@ type distro struct {
 	list string // the name of the network's list
 	text string // its content; @n@ is the node's number
 
-	// inPlace: the list is truncated and written, so that a reader can see
-	// half of it, as k3s does; else it is renamed into place.
+	// inPlace: the conflist is truncated and written, as k3s does, so that a
+	// reader may see half of it; otherwise it is renamed into place.
 	inPlace bool
 }
 
@@ -105,13 +105,13 @@ var distros = map[string]distro{
 // on is the list as node n has it.
 func (d distro) on(n int) string { return strings.ReplaceAll(d.text, "@n@", fmt.Sprint(n)) }
 
-// theDistro is the one that the cluster wears.
+// theDistro is the one that the running cluster was started with.
 func theDistro() (distro, error) {
 	name, err := os.ReadFile(filepath.Join(runDir, "distro"))
 	return distros[string(name)], err
 }
 
-// install gives the node its CNI programs. They are links, as k3s has them.
+// install gives the node its CNI plugins, as links, which is how k3s has them.
 func (d distro) install() error {
 	for _, dir := range []string{d.confDir, d.binDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -126,8 +126,8 @@ func (d distro) install() error {
 	return nil
 }
 
-// baseCNI is the daemon of the node's own network: it writes its list whenever
-// it starts, whoever has edited it since.
+// baseCNI is the daemon of the node's network: it writes its conflist at each start,
+// over any edits.
 func baseCNI() error {
 	d, err := theDistro()
 	if err != nil {

@@ -17,12 +17,23 @@ func down() error {
 	}
 	errs = append(errs, stop(lanPid), removeCgroups())
 	// The mounts go with the last process, a moment later: until then the
-	// folders are busy.
+	// directories are busy.
 	errs = append(errs, eventually(10*time.Second, "remove "+runDir, func() error { return os.RemoveAll(runDir) }))
 	return errors.Join(errs...)
 }
 
-// stop kills the process that a pid file names, and waits for its end.
+// running reports whether a process that up started is alive.
+func running() bool {
+	for n := 1; n <= nodes; n++ {
+		if _, err := alive(nodeDir(n) + ".pid"); err == nil {
+			return true
+		}
+	}
+	_, err := alive(lanPid)
+	return err == nil
+}
+
+// stop kills the process of a pid file and waits until it is gone.
 func stop(pidFile string) error {
 	pid, err := alive(pidFile)
 	if err != nil {

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// TestBadAnnotation: a pod with a setting that makes no sense does not start,
-// and kubectl describe shows the plugin's message in full.
+// TestBadAnnotation: a pod with an invalid setting does not start, and kubectl
+// describe shows the plugin's whole message.
 func TestBadAnnotation(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
 	faults := map[string]string{
-		`tproxy-cni.io/proxy-port: "70000"`: `annotation tproxy-cni.io/proxy-port "70000": "70000" is no port (want 1-65535)`,
-		`tproxy-cni.io/include-inbound-ports: 80-x`: `annotation tproxy-cni.io/include-inbound-ports "80-x": "x" is no port ` +
+		`tproxy-cni.io/proxy-port: "70000"`: `annotation tproxy-cni.io/proxy-port "70000": "70000" is not a port (want 1-65535)`,
+		`tproxy-cni.io/include-inbound-ports: 80-x`: `annotation tproxy-cni.io/include-inbound-ports "80-x": "x" is not a port ` +
 			`(want ports and ranges of 1-65535, such as 80,8000-8099)`,
 		`tproxy-cni.io/proxy-prot: "5000"`: `annotation tproxy-cni.io/proxy-prot "5000": unknown ` +
-			`(want mode, proxy-port, proxy-uid, admin-port, include-inbound-ports, exclude-inbound-ports, exclude-source-cidrs)`,
+			`(want mode, proxy-port, proxy-uid, admin-port, include-inbound-ports, exclude-inbound-ports, exclude-source-cidrs, proxy-protocol-from, proxy-protocol-ports)`,
 	}
 	want := map[string]string{}
 	var objects []string

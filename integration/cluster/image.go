@@ -16,16 +16,16 @@ import (
 	"strings"
 )
 
-// An image has one layer: files of this machine, where they are here unless
-// its map says otherwise. A folder stands for all that is in it.
+// An image has one layer of this machine's files. A directory stands for all files
+// in it.
 type image struct {
 	name  string            // with a tag that is not latest, or the kubelet asks a registry
 	entry []string          //
 	files map[string]string // path in the image → path here
 }
 
-// ownImages are what the tests' pods are made of. Without an argument a box
-// waits, so it also is what holds a pod's namespaces.
+// ownImages are the images of the tests' pods. Without arguments box waits, so it is
+// also the pause container.
 var ownImages = []image{
 	{"test/box:1", []string{"/box"}, map[string]string{"/box": binDir + "/box"}},
 	{"test/agnhost:1", []string{"/agnhost"}, map[string]string{"/agnhost": binDir + "/agnhost"}},
@@ -54,7 +54,7 @@ func load(images []image, archives []string) error {
 	return nil
 }
 
-// importOn gives an archive to one node, which need not see the file.
+// importOn loads an archive on one node, by stdin: the node need not see the file.
 func importOn(n int, archive string) error {
 	f, err := os.Open(archive)
 	if err != nil {
@@ -123,7 +123,7 @@ func (m image) write(archive string) error {
 	return tw.Close()
 }
 
-// mkdir adds a folder and those above it.
+// mkdir adds a directory and its parents.
 func mkdir(tw *tar.Writer, made map[string]bool, dir string, mode int64) error {
 	if made[dir] {
 		return nil
@@ -135,7 +135,7 @@ func mkdir(tw *tar.Writer, made map[string]bool, dir string, mode int64) error {
 	return tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir[1:] + "/", Mode: mode})
 }
 
-// add adds one file, as root's; a symbolic link becomes what it points to.
+// add adds one file, owned by root; symbolic links are followed.
 func add(tw *tar.Writer, made map[string]bool, to, from string) error {
 	info, err := os.Stat(from)
 	if err != nil {
@@ -159,8 +159,7 @@ func add(tw *tar.Writer, made map[string]bool, to, from string) error {
 	return err
 }
 
-// withLibraries adds to files the programs given and every library that they
-// are linked with.
+// withLibraries adds programs and the libraries that they are linked with to files.
 func withLibraries(files map[string]string, programs ...string) (map[string]string, error) {
 	for _, p := range programs {
 		files[p] = p

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// plainDeployment is what an application's owner has before anything is
-// injected; labels are further ones of its pods.
+// plainDeployment is a Deployment before injection; labels are further labels of its
+// pods.
 func plainDeployment(name, labels string) string {
 	return `apiVersion: apps/v1
 kind: Deployment
@@ -24,8 +24,7 @@ spec:
 `
 }
 
-// TestInjectCommand applies what `tproxy-install inject` makes of a
-// Deployment.
+// TestInjectCommand applies the output of `tproxy-install inject` for a Deployment.
 func TestInjectCommand(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
@@ -45,7 +44,7 @@ func TestInjectCommand(t *testing.T) {
 	}
 }
 
-// TestAdmissionPolicy has the API server inject.
+// TestAdmissionPolicy: the API server injects by its admission policy.
 func TestAdmissionPolicy(t *testing.T) {
 	t.Parallel()
 	if err := kubectl("apply", "-f", "../../k8s/inject.yaml"); err != nil {
@@ -57,7 +56,7 @@ func TestAdmissionPolicy(t *testing.T) {
 		}
 	})
 	ns := newNamespace(t)
-	// A policy is in force a moment after it is there.
+	// A policy takes effect a moment after it was created.
 	await(t, time.Minute, "policy in force", func() error {
 		out, err := ns.input("apiVersion: v1\nkind: Pod\nmetadata: {name: try, labels: {tproxy-cni.io/inject: nat}}\n"+
 			"spec: {containers: [{name: app, image: test/box:1}]}", "create", "-f", "-", "--dry-run=server", "-o", "yaml")
@@ -74,10 +73,12 @@ func TestAdmissionPolicy(t *testing.T) {
 	}
 }
 
-// intercepted asks that a Deployment's pod is reached through the sidecar.
+// intercepted checks that a Deployment's pod is reached through the sidecar.
 func (ns *namespace) intercepted(deployment string) {
 	ns.t.Helper()
 	ns.kubectl("rollout", "status", "deployment/"+deployment, "--timeout=240s")
 	name := strings.TrimSpace(ns.kubectl("get", "pods", "-l", "app="+deployment, "--field-selector=status.phase=Running", "-o", "jsonpath={.items[0].metadata.name}"))
+	// The clients are served without a word of their own, as by probes: no line at info.
+	ns.kubectl("exec", name, "-c", "tproxy-proxy", "--", "/tproxy-proxy", "log-level", "debug")
 	reaches(ns.t, ns, "node2", name)
 }

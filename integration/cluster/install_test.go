@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// manifests is one of the folders of k8s/ for the cluster's distribution.
+// manifests is one of the directories of k8s/ for the cluster's distribution.
 func manifests(folder, distro string) string {
 	return filepath.Join("../../k8s", folder, distro)
 }
 
-// installed waits until every node's installer says that the plugin is in the
+// installed waits until every node's installer reports that the plugin is in the
 // chain.
 func installed() error {
 	return kubectl("-n", "tproxy-cni", "rollout", "status", "daemonset/tproxy-install", "--timeout=240s")
 }
 
-// list is the network's list on a node, as it is now.
+// list returns the network's conflist on a node, as it is now.
 func list(t *testing.T, n int) string {
 	t.Helper()
 	d, err := theDistro()
@@ -31,7 +31,7 @@ func list(t *testing.T, n int) string {
 	return onNodeRun(t, n, "cat", filepath.Join(d.confDir, d.list))
 }
 
-// chained reports whether our plugin is the last of a valid list.
+// chained returns an error unless our plugin is the last of a valid conflist.
 func chained(text string) error {
 	var l struct{ Plugins []struct{ Type string } }
 	if err := json.Unmarshal([]byte(text), &l); err != nil {
@@ -43,8 +43,8 @@ func chained(text string) error {
 	return nil
 }
 
-// TestListRewritten: the node's own network writes its list anew, in its own
-// way; our entry is back at once, and the next pod is intercepted.
+// TestListRewritten: when the node's network rewrites its conflist, in its own way,
+// our entry is back at once and the next pod is intercepted.
 func TestListRewritten(t *testing.T) {
 	ns := newNamespace(t)
 	d, err := theDistro()
@@ -72,22 +72,22 @@ func TestListRewritten(t *testing.T) {
 		ns.ready(name)
 		reaches(t, ns, "node2", name)
 	}
-	// And by the network's own daemon, which takes a moment to begin again: the
-	// list that is there has our entry, too.
+	// The same by the network's own daemon, which takes a moment to restart: until
+	// then the old conflist has our entry, too.
 	changed := func() string { return onNodeRun(t, 1, "stat", "-c", "%i %z", filepath.Join(d.confDir, d.list)) }
 	before := changed()
 	onNodeRun(t, 1, "pkill", "-x", "base-cni")
 	await(t, time.Minute, "rewritten and repaired", func() error {
 		if changed() == before {
-			return errors.New("nobody has written the list")
+			return errors.New("the conflist has not been rewritten")
 		}
 		return chained(list(t, 1))
 	})
 }
 
-// TestUpdateUnderPods rolls the installer while 50 pods are being made: all of
-// them start, and those that ask for it are intercepted. In k3s' clothes, where
-// only paths are different, there are fewer: a pod takes two cores two seconds.
+// TestUpdateUnderPods restarts the installer while 50 pods are being created: all of
+// them start, and the annotated ones are intercepted. With k3s, where only paths
+// differ, there are fewer: a pod takes two cores two seconds.
 func TestUpdateUnderPods(t *testing.T) {
 	ns := newNamespace(t)
 	d, err := theDistro()

@@ -6,8 +6,8 @@ import (
 	"os"
 )
 
-// lan is the process beside the nodes. It holds the network between them, and
-// relays the machine's connections to the API server: fd 3 listens there.
+// lan is the process outside the nodes. It holds the network between them, and
+// relays the machine's connections to the API server; fd 3 is the listener for these.
 func lan() error {
 	err := shell(
 		"ip link set lo up",

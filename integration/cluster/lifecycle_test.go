@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestProbes: the kubelet's probes of the application go through the sidecar
-// like everyone's connections, and say what they would say without it.
+// TestProbes: the kubelet's probes of the application go through the sidecar like all
+// connections, and have the same results as without it.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
@@ -25,8 +25,8 @@ func TestProbes(t *testing.T) {
 				name: "grpc-" + mode, mode: mode, image: "test/agnhost:1", args: []string{"grpc-health-checking", "--port=9000"},
 				container: `livenessProbe: {grpc: {port: 9000}}, readinessProbe: {grpc: {port: 9000}, periodSeconds: 1}`,
 			}.yaml(t),
-			// nothing listens on 9: a proxy that accepts before it knows would
-			// make this one ready
+			// nothing listens on 9: a proxy that accepts before it has dialled
+			// would make this one ready
 			pod{name: "bad-" + mode, mode: mode, args: []string{"serve", ":8080"}, container: "readinessProbe: {tcpSocket: {port: 9}, periodSeconds: 1}"}.yaml(t),
 		)
 	}
@@ -45,9 +45,12 @@ func TestProbes(t *testing.T) {
 			`dst=\S+:8081 \S+ bytes_up=[1-9]`: "http-",
 			`dst=\S+:9000 `:                   "grpc-",
 		} {
-			if log := ns.relayed(pod + mode); !regexp.MustCompile(probe).MatchString(log) {
-				t.Errorf("%s: no probe %s in the sidecar's log:\n%s", pod+mode, probe, log)
-			}
+			await(t, time.Minute, pod+mode+"'s probe", func() error { // it may be ready before each kind has had its turn
+				if log := ns.relayed(pod + mode); !regexp.MustCompile(probe).MatchString(log) {
+					return fmt.Errorf("no %s in the sidecar's log:\n%s", probe, log)
+				}
+				return nil
+			})
 		}
 		ready := ns.kubectl("get", "pod", "bad-"+mode, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		if ready != "False" {
@@ -56,8 +59,8 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// TestSidecarKilled: while the sidecar is down connections are refused, never
-// passed on past it, and they work again after its restart.
+// TestSidecarKilled: while the sidecar is down connections are refused and never
+// bypass it, and they work again after its restart.
 func TestSidecarKilled(t *testing.T) {
 	ns := newNamespace(t)
 	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t))
@@ -66,7 +69,7 @@ func TestSidecarKilled(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			reaches(t, ns, "node1", mode)
 			restarts := ns.restarts(mode)
-			// Held down by a stopped kubelet: it would restart the sidecar.
+			// The kubelet is stopped, as it would restart the sidecar.
 			onNodeRun(t, 1, "pkill", "-STOP", "-x", "kubelet")
 			t.Cleanup(func() { onNodeRun(t, 1, "pkill", "-CONT", "-x", "kubelet") })
 			_, pid := ns.process(mode, "/tproxy-proxy")
@@ -95,7 +98,7 @@ func TestSidecarKilled(t *testing.T) {
 	}
 }
 
-// restarts is how often the sidecar was restarted.
+// restarts returns how many times the sidecar was restarted.
 func (ns *namespace) restarts(pod string) (n int) {
 	ns.t.Helper()
 	out := ns.kubectl("get", "pod", pod, "-o", "jsonpath={.status.initContainerStatuses[0].restartCount}")
@@ -121,7 +124,7 @@ func TestJob(t *testing.T) {
 
 func indent(text, by string) string { return by + strings.ReplaceAll(text, "\n", "\n"+by) }
 
-// TestKubeletRestarted: pods do not notice.
+// TestKubeletRestarted: a restart of the kubelet does not affect pods.
 func TestKubeletRestarted(t *testing.T) {
 	ns := newNamespace(t)
 	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t))
@@ -146,10 +149,9 @@ func TestKubeletRestarted(t *testing.T) {
 	}
 }
 
-// TestReboot ends a node with everything on it and starts it again from its
-// disk: its pods come back, intercepted. At boot the node's network writes its
-// list anew and the kubelet does not wait for the installer, so the installer
-// has to be the one that repairs pods which were earlier than it.
+// TestReboot kills a node and boots it from its disk: its pods come back, intercepted.
+// At boot the node's network rewrites its conflist and the kubelet does not wait for
+// the installer, so it has to be the installer that repairs pods.
 func TestReboot(t *testing.T) {
 	ns := newNamespace(t)
 	d, err := theDistro()

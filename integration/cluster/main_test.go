@@ -60,7 +60,7 @@ func withCluster(run func() int) (code int, err error) {
 		return 1, err
 	}
 	if len(archives) == 0 {
-		return 1, errors.New("the product's images are not there: make images")
+		return 1, errors.New("no images of the product: make images")
 	}
 	if err := load(nil, archives); err != nil {
 		return 1, err
@@ -73,11 +73,10 @@ func withCluster(run func() int) (code int, err error) {
 	return run(), nil
 }
 
-// startGuard starts a process that ends the cluster when this one ends, in
-// whatever way: a test's panic and the tests' timeout leave no time to clean
-// up. The function that it returns does so at once, and so do SIGINT, SIGTERM
-// and the end of `go test`, which does not tell its children that it was
-// killed.
+// startGuard starts a process that removes the cluster when this one ends for any
+// reason: a panic or timeout of the tests leaves no time to clean up. The returned
+// function removes it at once, and so do SIGINT, SIGTERM and the death of `go test`,
+// which does not signal its children when it is killed.
 func startGuard() (end func() error, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -116,7 +115,7 @@ func startGuard() (end func() error, err error) {
 	return end, nil
 }
 
-// guard waits until the tests' process has gone, or has no more need of it.
+// guard waits until the tests' process is gone, or no longer needs it.
 func guard() int {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	if err := down(); err != nil {

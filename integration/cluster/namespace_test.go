@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A namespace is one test's part of the cluster; it ends with the test.
+// A namespace is a Kubernetes namespace that is removed with its test.
 type namespace struct {
 	t    *testing.T
 	name string
@@ -42,8 +42,7 @@ func newNamespace(t *testing.T, labels ...string) *namespace {
 	return ns
 }
 
-// awaitGone waits for the end of the namespace of a test before, as when it is
-// run again.
+// awaitGone waits until the namespace of an earlier run of the test is gone.
 func (ns *namespace) awaitGone() {
 	ns.t.Helper()
 	await(ns.t, 3*time.Minute, "namespace gone", func() error {
@@ -52,14 +51,14 @@ func (ns *namespace) awaitGone() {
 		case errors.Is(err, errNotFound):
 			return nil
 		case err == nil:
-			return errors.New("still there")
+			return errors.New("still exists")
 		default:
 			return err
 		}
 	})
 }
 
-// explain logs what there is to know about a test that failed.
+// explain logs the state of a failed test's namespace.
 func (ns *namespace) explain() {
 	for _, args := range []string{"get pods -o wide", "describe pods", "logs --all-containers --prefix --tail=20 -l app"} {
 		out, _ := ns.try(strings.Fields(args)...)
@@ -82,7 +81,7 @@ func (ns *namespace) input(stdin string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// kubectl is try, for what must work.
+// kubectl is try that fails the test on an error.
 func (ns *namespace) kubectl(args ...string) string {
 	ns.t.Helper()
 	out, err := ns.try(args...)
@@ -92,7 +91,7 @@ func (ns *namespace) kubectl(args ...string) string {
 	return out
 }
 
-// apply makes objects. `kubectl apply` would do it, and takes a second.
+// apply creates objects. `kubectl apply` would take a second.
 func (ns *namespace) apply(objects ...string) {
 	ns.t.Helper()
 	for _, o := range objects {
@@ -147,8 +146,8 @@ func (ns *namespace) get(object string, o any) {
 	}
 }
 
-// log is what a pod's container has written so far, in all its lives, as its
-// node keeps it.
+// log returns what a pod's container has written so far, over all restarts, from the
+// node's files.
 func (ns *namespace) log(pod, container string) string {
 	ns.t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("%s/node*/var/log/pods/%s_%s_*/%s/*.log", runDir, ns.name, pod, container))
@@ -170,7 +169,7 @@ func (ns *namespace) log(pod, container string) string {
 	return text.String()
 }
 
-// addrs are a pod's or a service's addresses, IPv4 first.
+// addrs returns the addresses of a pod or service, IPv4 first.
 func (ns *namespace) addrs(object string) [2]netip.Addr {
 	ns.t.Helper()
 	var o struct {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// node is process 1 of a node: it makes the node's own view of the machine,
-// then starts the node's daemons and starts again whichever ends.
+// node is process 1 of a node: it sets up the node's mounts and network, starts the
+// daemons and restarts those that exit.
 func node(n int, _ []string) error {
 	d, err := theDistro()
 	if err != nil {
@@ -28,15 +28,15 @@ func node(n int, _ []string) error {
 	return supervise(n, daemons(n))
 }
 
-// mounts gives the node its own /run, and its own changes to /etc, /opt and
-// /var. Nothing of it is seen outside, and all of it goes with the node.
+// mounts gives the node its own /run, and overlays for its changes to /etc, /opt and
+// /var. None of it is visible outside, and all of it is gone with the node.
 func mounts(n int) error {
-	// First of all: /run/netns is a shared mount, and what is unmounted here
-	// would be unmounted on the machine.
+	// Private first: /run/netns is a shared mount, and unmounting here would unmount
+	// on the machine.
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return os.NewSyscallError("mount", err)
 	}
-	// The machine's network namespaces must not live as long as the node.
+	// The node must not keep the machine's network namespaces alive.
 	_ = syscall.Unmount("/run/netns", syscall.MNT_DETACH)
 
 	dir := nodeDir(n)
@@ -56,13 +56,13 @@ func mounts(n int) error {
 		{"proc", "/proc", "proc", 0, ""},
 		{"sysfs", "/sys", "sysfs", 0, ""},
 		{"tmpfs", "/run", "tmpfs", 0, "mode=755"},
-		// A user namespace may have a /proc only where a whole one is in sight,
-		// and on the first some files will be covered.
+		// A user namespace may mount /proc only where a complete one is visible;
+		// on the first one some files will be covered.
 		{"proc", "/run/proc", "proc", 0, ""},
 		{"etc", "/etc", "overlay", 0, overlay("etc")},
 		{"opt", "/opt", "overlay", 0, overlay("opt")},
 		{"var", "/var", "overlay", 0, overlay("var")},
-		// containerd's own overlays cannot lie on one.
+		// containerd's overlays cannot lie on an overlay.
 		{dir + "/containerd", "/var/lib/containerd", "", syscall.MS_BIND, ""},
 		{dir + "/kubelet", "/var/lib/kubelet", "", syscall.MS_BIND, ""},
 		{"", "/", "", syscall.MS_REC | syscall.MS_SHARED, ""}, // pods see what is mounted later
@@ -80,9 +80,9 @@ func mounts(n int) error {
 	return nil
 }
 
-// settings are files that the node's programs read or write. The sysctls are
-// the whole machine's, and the kubelet wants to set them: it finds the values
-// that it wants in files of ours.
+// settings are files that the node's programs read or write. The kubelet sets sysctls
+// of the whole machine: it gets files of ours in their place, with the values that it
+// wants.
 func settings(n int) error {
 	name := fmt.Sprintf("node%d", n)
 	if err := syscall.Sethostname([]byte(name)); err != nil {
@@ -109,8 +109,8 @@ func settings(n int) error {
 	return configure(n)
 }
 
-// network waits for the cable, then sets addresses and the routes to the other
-// nodes' pods.
+// network waits for the node's link, then sets its addresses and the routes to the
+// other nodes' pods.
 func network(n int) error {
 	err := eventually(10*time.Second, "eth0", func() error { _, err := net.InterfaceByName("eth0"); return err })
 	if err != nil {
@@ -134,8 +134,8 @@ func network(n int) error {
 	return shell(lines...)
 }
 
-// supervise starts every daemon, and again when it ends: none needs another to
-// be there first. It also is the parent of orphans, such as containerd's shims.
+// supervise starts every daemon and restarts those that exit; their order does not
+// matter. It also reaps orphans such as containerd's shims.
 func supervise(n int, daemons [][]string) error {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
@@ -193,7 +193,7 @@ func supervise(n int, daemons [][]string) error {
 	}
 }
 
-// enter becomes args in a node's namespaces and cgroups, or beside the nodes.
+// enter execs args in the namespaces and cgroups of a node, or of lan.
 func enter(n int, args []string) error {
 	if n == 0 {
 		pid, err := alive(lanPid)

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// users are who may talk to the API server: name, then groups. Each has a
-// token and a kubeconfig of its own.
+// users are the users of the API server: name, then groups. Each has a token and a
+// kubeconfig.
 var users = []struct{ file, name, group string }{
 	{"admin", "admin", "system:masters"},
 	{"controller-manager", "system:kube-controller-manager", ""},
@@ -27,8 +27,8 @@ var users = []struct{ file, name, group string }{
 	{"node2", "system:node:node2", "system:nodes"},
 }
 
-// credentials writes everyone's, unless they are there. api is the address of
-// the API server as this machine sees it.
+// credentials writes tokens and kubeconfigs of all users, unless they exist. api is
+// the address of the API server for this machine.
 func credentials(api string) error {
 	if err := os.MkdirAll(pkiDir, 0o700); err != nil {
 		return err
@@ -66,9 +66,8 @@ contexts: [{name: context, context: {cluster: cluster, user: user}}]
 current-context: context
 `
 
-// certificates adds the authority's certificate, and the API server's, which
-// it shows to everyone who calls it and to the kubelets that it calls. With
-// its key it also signs the tokens of service accounts.
+// certificates adds the CA's certificate and the API server's, which it presents to
+// its clients and to kubelets, and whose key signs the tokens of service accounts.
 func certificates(files map[string][]byte) error {
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "cluster"},

@@ -24,7 +24,7 @@ type pod struct {
 	restricted  bool     // fit for Pod Security restricted
 }
 
-// server is a pod that serves on port 8080 of both families.
+// server makes a pod that serves port 8080 of both families.
 func server(name string, node int, mode string) pod {
 	return pod{
 		name: name, node: node, mode: mode, args: []string{"serve", ":8080"},
@@ -82,15 +82,15 @@ func (p pod) template(t *testing.T) string {
 	return strings.Join(lines, "\n")
 }
 
-// sidecar is our container as README.md and the manifests have it.
+// sidecar is the container as in README.md and the manifests.
 func sidecar(mode string) string {
 	security := map[string]string{
 		"nat": "{runAsNonRoot: true, runAsUser: 7089, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, " +
 			"capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}",
-		// Without a capabilities section: NET_RAW is in the runtime's default
-		// set, and to ask for it is what Pod Security baseline refuses.
+		// No capabilities section: NET_RAW is in the runtime's default set, and
+		// Pod Security baseline refuses pods that add it.
 		"tproxy": "{runAsNonRoot: true, runAsUser: 7089, allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, seccompProfile: {type: RuntimeDefault}}",
 	}[mode]
-	return "{name: tproxy-proxy, image: tproxy-cni:latest, imagePullPolicy: Never, args: [--mode, " + mode + "], restartPolicy: Always, " +
-		"startupProbe: {httpGet: {path: /readyz, port: 5001}, periodSeconds: 1, failureThreshold: 30}, securityContext: " + security + "}"
+	return "{name: tproxy-proxy, image: tproxy-cni:latest, imagePullPolicy: Never, args: [--mode, " + mode + ", --log-level, debug], restartPolicy: Always, " +
+		"startupProbe: {exec: {command: [/tproxy-proxy, ready]}, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: 30}, securityContext: " + security + "}"
 }

@@ -10,11 +10,10 @@ import (
 	"time"
 )
 
-// TestPrograms has programs that nobody here wrote behind one sidecar. Each
-// tells the client's address in its own way: nginx in its access log, Redis in
-// CLIENT LIST, agnhost (the server of Kubernetes' own tests of client
-// addresses) in its answer; PostgreSQL lets in one client by pg_hba.conf, and
-// no other.
+// TestPrograms has third-party programs behind one sidecar. Each shows the client's
+// address in its own way: nginx in its access log, Redis in CLIENT LIST, agnhost (the
+// server of Kubernetes' own tests of client addresses) in its response; PostgreSQL
+// admits one client by pg_hba.conf.
 func TestPrograms(t *testing.T) {
 	t.Parallel()
 	postgres, err := filepath.Glob("/usr/lib/postgresql/*/bin")
@@ -77,14 +76,14 @@ func TestPrograms(t *testing.T) {
 			})
 			out, err := ns.try("exec", "stranger", "--", "/bin/sh", "-c", psql)
 			if err == nil || !strings.Contains(out, "no pg_hba.conf entry for host") {
-				t.Errorf("%s: PostgreSQL told a stranger %q, %v", mode, out, err)
+				t.Errorf("%s: PostgreSQL answered another client: %q, %v", mode, out, err)
 			}
 		}
 	}
 }
 
-// packed packs programs of this machine into an image, with the files that
-// they need and a user, and gives it to the nodes. Without a command it waits.
+// packed makes an image of programs of this machine, with the files that they need and
+// a user, and loads it on the nodes. Without a command it waits.
 func packed(t *testing.T, postgres, agnhost string) string {
 	t.Helper()
 	version := filepath.Base(filepath.Dir(postgres))

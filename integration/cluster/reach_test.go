@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// reaches asks that a client reaches servers on port 8080 in both families,
-// through the sidecar, and that the application sees the client.
+// reaches checks that a client reaches servers on port 8080 over both families, through
+// the sidecar, and that the application sees the client's address.
 func reaches(t *testing.T, ns *namespace, client string, servers ...string) {
 	t.Helper()
 	of := map[string]string{}
@@ -32,26 +32,25 @@ func reaches(t *testing.T, ns *namespace, client string, servers ...string) {
 		}
 		await(t, time.Minute, "relayed", func() error { // a connection is logged when it has ended
 			if log, want := ns.relayed(server), from(g.client.Addr())+fmt.Sprint(g.client.Port())+" "; !strings.Contains(log, want) {
-				return fmt.Errorf("the sidecar of %s was passed by: no %q in its log\n%s", server, want, log)
+				return fmt.Errorf("the connection bypassed the sidecar of %s: no %q in its log\n%s", server, want, log)
 			}
 			return nil
 		})
 	}
 }
 
-// relayed is the sidecar's log, which has a line for each connection once it
-// has ended. In nat mode the application cannot tell a relayed connection from
-// one that came directly.
+// relayed returns the sidecar's log, which has a line for each connection once it has
+// ended. In nat mode a relayed connection looks to the application like a direct one.
 func (ns *namespace) relayed(pod string) string {
 	ns.t.Helper()
 	return ns.log(pod, "tproxy-proxy")
 }
 
-// from is how a client's address, up to its port, looks there.
+// from is a client's address, up to its port, as the log has it.
 func from(a netip.Addr) string { return "msg=connection client=" + net.JoinHostPort(a.String(), "") }
 
-// process finds a pod's node, and on it the pid of the program of the pod that
-// was started with this command line, or its beginning.
+// process returns a pod's node, and the pid there of the pod's process whose command
+// line begins like this.
 func (ns *namespace) process(pod, command string) (node int, pid string) {
 	ns.t.Helper()
 	var o struct {
@@ -71,8 +70,8 @@ func (ns *namespace) process(pod, command string) (node int, pid string) {
 	return node, pid
 }
 
-// finish tells a pod's program to end and returns what it has printed; its
-// report comes in the end, and its log would go with the pod.
+// finish sends a pod's program SIGTERM and returns its output: it reports at its end,
+// and its log is removed with the pod.
 func (ns *namespace) finish(pod, command string) string {
 	ns.t.Helper()
 	node, pid := ns.process(pod, command)

@@ -12,11 +12,10 @@ import (
 	"time"
 )
 
-// TestScale makes many equal pods at once on one node: with the annotation,
-// without it, and without the plugin. It prints how long the runtime waited for
-// all of its CNI plugins, and what the installer used meanwhile; it judges no
-// figure. SCALE is the number of pods; by default there are so few because two
-// cores and a test's patience bear no more.
+// TestScale creates many equal pods at once on one node: with the annotation, without
+// it, and without the plugin. It prints how long the runtime waited for all of its CNI
+// plugins, and what the installer used meanwhile; it only fails if pods do not start.
+// SCALE is the number of pods; the default is small enough for two cores.
 func TestScale(t *testing.T) {
 	pods := 3
 	if text := os.Getenv("SCALE"); text != "" {
@@ -57,7 +56,7 @@ func TestScale(t *testing.T) {
 	}
 }
 
-// What containerd says at both ends of a pod's network set-up, all plugins
+// What containerd logs before and after a pod's network set-up, all plugins
 // together.
 var (
 	madeSandbox = regexp.MustCompile(`msg="RunPodSandbox for .*namespace:\\"([^\\]+)\\".* returns sandbox id \\"([0-9a-f]+)\\""$`)
@@ -91,13 +90,13 @@ func networkTimes(t *testing.T, n int, namespace string) (times []time.Duration)
 	return times
 }
 
-// use is what a process has used.
+// use is the CPU time and memory of a process.
 type use struct {
 	cpu      time.Duration
 	resident string
 }
 
-// usedByInstaller reads it of the installer on node n, if there is one.
+// usedByInstaller returns the use of the installer on node n, if there is one.
 func usedByInstaller(t *testing.T, n int) (u use) {
 	t.Helper()
 	out := onNodeRun(t, n, "sh", "-c", `pid=$(pgrep -x tproxy-install) || exit 0; cat /proc/$pid/stat; grep VmRSS /proc/$pid/status`)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestPodSecurity runs each mode in a namespace that enforces the Pod Security
-// level promised for it, and reads from the node what the sidecar may do.
+// TestPodSecurity runs each mode in a namespace that enforces the Pod Security level
+// documented for it, and reads the sidecar's capabilities on the node.
 func TestPodSecurity(t *testing.T) {
 	t.Parallel()
 	netRaw := fmt.Sprintf("%016x", 1<<13)
@@ -46,8 +46,8 @@ func TestPodSecurity(t *testing.T) {
 	}
 }
 
-// TestRefusedByPodSecurity: a namespace that enforces restricted admits no
-// tproxy mode, which needs NET_RAW. This is documented, and fails loudly.
+// TestRefusedByPodSecurity: a namespace that enforces restricted refuses tproxy mode,
+// which needs NET_RAW. This is documented, and the error says so.
 func TestRefusedByPodSecurity(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t, "pod-security.kubernetes.io/enforce: restricted")

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// TestNodePort dials a NodePort from outside of the cluster. With
-// externalTrafficPolicy Local the application sees the outside client; with
-// Cluster it sees a node, by Kubernetes' own doing: the same as without us.
+// TestNodePort dials a NodePort from outside the cluster. With externalTrafficPolicy
+// Local the application sees the client; with Cluster it sees a node, because
+// kube-proxy masquerades: the same as without the sidecar.
 func TestNodePort(t *testing.T) {
 	t.Parallel()
 	ns := newNamespace(t)
@@ -52,7 +52,7 @@ func TestNodePort(t *testing.T) {
 						t.Errorf("the application saw the client %s: say so in the documentation", g.client)
 					}
 					if g.seen.Addr() != seen["plain"].seen.Addr() {
-						t.Errorf("the application saw %s, without us it sees %s", g.seen.Addr(), seen["plain"].seen.Addr())
+						t.Errorf("the application saw %s; without the sidecar it sees %s", g.seen.Addr(), seen["plain"].seen.Addr())
 					}
 				})
 			}
@@ -60,7 +60,7 @@ func TestNodePort(t *testing.T) {
 	}
 }
 
-// nodePort is the port that a service has on every node.
+// nodePort returns the port of a service on every node.
 func (ns *namespace) nodePort(service string) int {
 	ns.t.Helper()
 	var o struct {

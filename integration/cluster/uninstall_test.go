@@ -3,14 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 )
 
-// TestUninstall takes the plugin out and puts it in again: the list is then
-// what the node's network wrote, byte for byte, old pods keep working, new
-// ones work without us, and one that asks for us does not start.
+// TestUninstall uninstalls the plugin and installs it again: in between the conflist is
+// what the node's network wrote, byte for byte, old pods keep working, new ones work
+// without interception, and one with the sidecar does not become ready.
 func TestUninstall(t *testing.T) {
 	d, err := theDistro()
 	if err != nil {
@@ -19,11 +20,16 @@ func TestUninstall(t *testing.T) {
 	ns := newNamespace(t)
 	ns.apply(server("nat", 1, "nat").yaml(t), server("tproxy", 1, "tproxy").yaml(t))
 	ns.ready("nat", "tproxy")
+	for _, mode := range modes {
+		if out := ns.kubectl("exec", mode, "-c", "tproxy-proxy", "--", "/tproxy-proxy", "ready"); !strings.HasPrefix(out, "ready: "+mode+" mode") {
+			t.Errorf("%s: ready says %q", mode, out)
+		}
+	}
 
 	uninstall(t)
 	for n := 1; n <= nodes; n++ {
 		if got, want := list(t, n), d.on(n); got != want {
-			t.Errorf("node %d: the list is\n%s\nit was\n%s", n, got, want)
+			t.Errorf("node %d: the conflist is\n%s\nit was\n%s", n, got, want)
 		}
 		if out := onNodeRun(t, n, "ls", d.binDir); strings.Contains(out, "tproxy") {
 			t.Errorf("node %d: left in %s:\n%s", n, d.binDir, out)
@@ -34,19 +40,27 @@ func TestUninstall(t *testing.T) {
 	for _, mode := range modes {
 		reaches(t, ns, "node2", mode)
 	}
-	// The sidecar says why, and the application is not started before it.
+	// The sidecar logs why, kubectl describe shows why, and the application does not
+	// start before it is ready.
 	await(t, 3*time.Minute, "the sidecar's complaint", func() error {
 		if log := ns.log("late", "tproxy-proxy"); !strings.Contains(log, "not ready: connections to this pod are not intercepted") {
 			return fmt.Errorf("log: %s", log)
 		}
 		return nil
 	})
+	reason := regexp.MustCompile(`Startup probe failed: not ready: IPv4.* plugin has not prepared this network namespace .*; what to do: `)
+	await(t, time.Minute, "the reason in the pod's events", func() error {
+		if out := ns.kubectl("describe", "pod", "late"); !reason.MatchString(out) {
+			return fmt.Errorf("no reason in\n%s", out)
+		}
+		return nil
+	})
 	if out := ns.kubectl("get", "pod", "late", "-o", "jsonpath={.status.containerStatuses[0].started}"); out != "false" {
-		t.Errorf("the application of a pod that is not intercepted: started is %q", out)
+		t.Errorf("the application of a pod without interception has started: %q", out)
 	}
 }
 
-// uninstall takes the plugin out of every node, until the test ends.
+// uninstall uninstalls the plugin on every node until the test ends.
 func uninstall(t *testing.T) {
 	t.Helper()
 	d, err := theDistro()
@@ -65,10 +79,9 @@ func uninstall(t *testing.T) {
 	}
 }
 
-// TestSameSecond makes pods and installs the plugin at the same time. A pod
-// that was earlier than the plugin is not ready and its application is not
-// started: it is never reached past the sidecar. The installer that repairs
-// then gives it what it lacks.
+// TestSameSecond creates pods and installs the plugin at the same time. A pod that
+// starts before the plugin is not ready and its application does not start: no
+// connection ever bypasses the sidecar. The installer with --repair then programs it.
 func TestSameSecond(t *testing.T) {
 	ns := newNamespace(t)
 	d, err := theDistro()

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first process of the guest. It makes a root file system of the host's, read-only and covered by memory, and runs the
-# tests in it. Kernel modules are loaded from here: what the tests need loads itself, as on any machine.
+# The guest's first process. Its root file system is the host's, read-only under an overlay in memory; the tests run in it.
+# The modules for that are loaded here; those that the tests need are loaded on demand, as on any machine.
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -14,8 +14,9 @@ share modules /lib/modules
 mount -t tmpfs tmpfs /cover
 mkdir /cover/data /cover/work
 mount -t overlay -o lowerdir=/host,upperdir=/cover/data,workdir=/cover/work overlay /root || poweroff -f
+mkdir -p /root/lib/modules && mount -o bind /lib/modules /root/lib/modules # iptables-legacy runs modprobe itself
 
-# Nothing of what runs on the host is to be seen.
+# Nothing that runs on the host is visible.
 mount -t tmpfs tmpfs /root/run
 mount -t tmpfs -o mode=1777 tmpfs /root/tmp
 mount -t proc proc /root/proc
@@ -28,6 +29,11 @@ mount -t devpts -o ptmxmode=666 pts /root/dev/pts
 ln -s /proc/self/fd /root/dev/fd # as udev would
 for n in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${n%:*}" "/root/dev/${n#*:}"; done
 share tests /root/run/kernels
+
+# libcni's results: tests on the host create and remove this directory, and one removed in the lower layer is lost in the overlay.
+mkdir -p /root/var/lib/cni
+touch /root/var/lib/cni
+mount -t tmpfs tmpfs /root/var/lib/cni
 
 chroot /root /bin/sh /run/kernels/tests.sh
 poweroff -f

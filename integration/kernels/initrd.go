@@ -13,15 +13,15 @@ import (
 //go:embed init.sh
 var initScript []byte
 
-// early are the modules that it takes to mount the root file system; all others
-// load themselves from it. libcrc32c, which nf_tables needs, fails to load
-// without an implementation, and does not say which module has one.
+// early are the modules for mounting the root file system; all others are loaded
+// from it on demand. crc32c_generic is for libcrc32c, which nf_tables needs: it fails
+// to load without an implementation and does not request one.
 var early = []string{"virtio_pci", "9pnet_virtio", "9p", "overlay", "crc32c_generic"}
 
-// initrd is the guest's first file system: busybox, the first modules, and
-// init.sh, which goes on from there.
+// initrd returns the guest's initial file system: busybox, the early modules and
+// init.sh.
 func initrd(ctx context.Context, k kernel) ([]byte, error) {
-	busybox, err := os.ReadFile("/bin/busybox")
+	busybox, err := os.ReadFile(k.busybox)
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +59,8 @@ func initrd(ctx context.Context, k kernel) ([]byte, error) {
 	return a.Bytes(), nil
 }
 
-// needed are the files of a module and of those that it needs, in the order to
-// load them in; none for one that is built in.
+// needed returns the files of a module and its dependencies in load order; none for
+// a built-in module.
 func needed(ctx context.Context, k kernel, name string) (paths []string, err error) {
 	out, err := command(ctx, "", "/sbin/modprobe", "-d", k.dir, "-S", k.release, "--show-depends", name)
 	for line := range strings.Lines(out) {

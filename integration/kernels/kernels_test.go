@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 func TestNewest(t *testing.T) {
@@ -82,16 +82,16 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestArchive: busybox, which the guest starts with, reads what we write.
+// TestArchive: cpio reads what we write.
 func TestArchive(t *testing.T) {
-	lab.Need(t, "busybox")
+	lab.Need(t, "cpio")
 	var a archive
 	a.add("d", modeDir|0o755, nil)
 	a.add("d/f", modeFile|0o644, []byte("12345"))
 	a.add("l", modeLink|0o777, []byte("d"))
 	a.add("TRAILER!!!", 0, nil)
 	dir := t.TempDir()
-	cmd := exec.Command("busybox", "cpio", "-i")
+	cmd := exec.Command("cpio", "-i")
 	cmd.Dir, cmd.Stdin = dir, &a
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// boot runs the plan on a kernel in a machine of QEMU's and returns what it
+// boot runs half of the plan on a kernel in a machine of QEMU's and returns what it
 // wrote. The console, with the kernel's own messages, goes to a file beside.
-func boot(ctx context.Context, o options, k kernel, version, tests, work string) (log string, err error) {
+func boot(ctx context.Context, o options, k kernel, version, half, tests, work string) (log string, err error) {
 	if err := errors.Join(os.MkdirAll(work, 0o755), os.MkdirAll(o.logs, 0o755)); err != nil {
 		return "", err
 	}
@@ -23,17 +24,11 @@ func boot(ctx context.Context, o options, k kernel, version, tests, work string)
 	if err := os.WriteFile(initrdFile, initial, 0o644); err != nil {
 		return "", err
 	}
-	console, said := filepath.Join(o.logs, version+".console"), filepath.Join(o.logs, version+".log")
+	console, said := filepath.Join(o.logs, version+"-"+half+".console"), filepath.Join(o.logs, version+"-"+half+".log")
 
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	args := []string{
-		"-accel", "kvm", "-accel", "tcg,thread=multi,tb-size=512", // KVM where there is one
-		"-cpu", processor, "-smp", "1", "-m", "3072",
-		"-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none", "-nodefaults",
-		"-serial", "file:" + console, "-serial", "file:" + said,
-		"-kernel", k.image(), "-initrd", initrdFile, "-append", strings.Join(kernelArgs, " "),
-	}
+	args := append(machine(o.accel, k, console, append(slices.Clone(kernelArgs), "plan."+half)), "-m", "3072", "-initrd", initrdFile, "-serial", "file:"+said)
 	for tag, path := range map[string]string{"host": "/", "modules": k.modules(), "tests": tests, "source": o.source} {
 		args = append(args, "-virtfs", fmt.Sprintf("local,path=%s,mount_tag=%s,security_model=none,readonly=on,multidevs=remap", path, tag))
 	}
@@ -45,6 +40,14 @@ func boot(ctx context.Context, o options, k kernel, version, tests, work string)
 	return string(text), errors.Join(err, readErr)
 }
 
+// machine are QEMU's arguments for a machine of one processor that starts the
+// kernel, writes its console to a file and ends when the kernel does.
+func machine(accel []string, k kernel, console string, kernelArgs []string) []string {
+	return append(slices.Clone(accel), "-cpu", processor, "-smp", "1",
+		"-display", "none", "-monitor", "none", "-no-reboot", "-nic", "none", "-nodefaults",
+		"-serial", "file:"+console, "-kernel", k.image(), "-append", strings.Join(kernelArgs, " "))
+}
+
 // processor is a plain one: what the newer ones have beyond it, wider registers
 // and a fifth level of page tables among it, takes longer to emulate than to do
 // without. The exceptions are instructions that do the work of many.
@@ -54,9 +57,9 @@ const processor = "qemu64,+rdrand,+aes,+ssse3,+sse4.1,+sse4.2,+popcnt"
 var kernelArgs = []string{
 	"console=ttyS0", "loglevel=4", "panic=-1", // an end, and not a machine that hangs
 
-	// What follows is meant to spare an emulated processor work: code at other
-	// addresses, which it has to translate anew, defences that this machine has
-	// nobody to need against, and clocks. No one of them was measured alone.
+	// The rest saves an emulated processor work: randomized addresses, whose code
+	// it would translate again, mitigations that this machine does not need, and
+	// clocks. They were not measured one by one.
 	"norandmaps", "mitigations=off", "init_on_alloc=0", "hardened_usercopy=off", "randomize_kstack_offset=off",
 	"lsm=capability", "audit=0", "clearcpuid=rep_good", "transparent_hugepage=never",
 	"tsc=reliable", "rcupdate.rcu_expedited=1",

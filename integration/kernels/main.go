@@ -8,18 +8,18 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
-	"sync"
+	"runtime"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "kernels:", err)
 		os.Exit(1)
 	}
@@ -30,21 +30,22 @@ type options struct {
 	versions []string      // such as 6.1
 	only     string        // for -test.run; all if empty
 	limit    time.Duration // for one kernel
-	logs     string        // folder of what the guests wrote
-	source   string        // folder of the project
+	logs     string        // directory of the guests' consoles and logs
+	source   string        // directory of the project
+	accel    []string      // of accelerators; chosen once for all kernels
 }
 
-func run(ctx context.Context, args []string, out io.Writer) error {
+func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	var o options
 	f := flag.NewFlagSet("kernels", flag.ContinueOnError)
-	f.StringVar(&o.only, "run", "", "run only the tests that match, as go test's -run")
-	f.DurationVar(&o.limit, "limit", 30*time.Minute, "end a kernel's run after this `time`")
-	f.StringVar(&o.logs, "logs", "dist/kernels", "`folder` for what the guests write")
+	f.StringVar(&o.only, "run", "", "run only the tests that match the `regexp`, as go test's -run")
+	f.DurationVar(&o.limit, "limit", 45*time.Minute, "end a kernel's run after this `time`")
+	f.StringVar(&o.logs, "logs", "dist/kernels", "`directory` for the guests' consoles and logs")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if o.versions = f.Args(); len(o.versions) == 0 {
-		return fmt.Errorf("which kernels? Such as: kernels 6.1 6.12")
+		return fmt.Errorf("no kernel given; for example: kernels 6.1 6.12")
 	}
 
 	work, err := os.MkdirTemp("", "tproxy-cni-kernels-")
@@ -60,13 +61,29 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 
-	// One processor each, all at once: see README.md.
-	results := make([]result, len(o.versions))
-	var machines sync.WaitGroup
+	kernels := make([]kernel, len(o.versions))
 	for i, version := range o.versions {
-		machines.Go(func() { results[i] = try(ctx, o, version, tests, filepath.Join(work, version)) })
+		if kernels[i], err = fetch(ctx, version); err != nil {
+			return fmt.Errorf("linux %s: %w", version, err)
+		}
 	}
-	machines.Wait()
+	o.accel = choose(ctx, kernels[0], accelerators, patience, errOut)
+
+	// One processor each, as many at once as there are here: see README.md.
+	results := make([]result, 0, len(halves)*len(kernels))
+	var machines errgroup.Group
+	machines.SetLimit(runtime.NumCPU())
+	for i, version := range o.versions {
+		for _, half := range halves {
+			results = append(results, result{})
+			r := &results[len(results)-1]
+			machines.Go(func() error {
+				*r = try(ctx, o, kernels[i], version, half, tests, filepath.Join(work, version+"-"+half))
+				return nil
+			})
+		}
+	}
+	_ = machines.Wait()
 	failed := 0
 	for _, r := range results {
 		r.print(out)
@@ -76,37 +93,20 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	printLeftOut(out)
 	if failed > 0 {
-		return fmt.Errorf("%d of %d kernels failed; what the guests wrote is in %s", failed, len(results), o.logs)
+		return fmt.Errorf("%d of %d machines failed; the guests' consoles and logs are in %s", failed, len(results), o.logs)
 	}
 	return nil
 }
 
-// try runs the tests on one kernel.
-func try(ctx context.Context, o options, version, tests, work string) (r result) {
-	r.version = version
-	k, err := fetch(ctx, version)
-	if err != nil {
-		r.err = err
-		return r
-	}
-	r.pkg = k.pkg
+// try runs half of the tests on one kernel.
+func try(ctx context.Context, o options, k kernel, version, half, tests, work string) (r result) {
+	r.version, r.half, r.pkg = version, half, k.pkg
 	start := time.Now()
-	log, err := boot(ctx, o, k, version, tests, work)
+	log, err := boot(ctx, o, k, version, half, tests, work)
 	r.took = time.Since(start)
 	r.sections, r.uname, r.err = parse(log)
 	if err != nil {
 		r.err = err
 	}
 	return r
-}
-
-// command runs a program; its error tells what the program said.
-func command(ctx context.Context, dir, name string, args ...string) (string, error) {
-	var out, said strings.Builder
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &said
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, said.String())
-	}
-	return out.String(), nil
 }

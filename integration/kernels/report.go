@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// result is what came of one kernel.
+// result is the result of one kernel's half of the tests.
 type result struct {
-	version, pkg, uname string
-	took                time.Duration
-	sections            []section
-	err                 error // why the plan was not done; nil if it was
+	version, half, pkg, uname string
+	took                      time.Duration
+	sections                  []section
+	err                       error // why the plan was not completed; nil if it was
 }
 
 // section is what one step of the plan wrote.
@@ -28,8 +28,8 @@ type section struct {
 	text   string
 }
 
-// parse takes apart what tests.sh wrote. A log that ends early, as that of a
-// kernel that panics does, is an error.
+// parse reads the output of tests.sh. A log that ends early, as after a kernel
+// panic, is an error.
 func parse(log string) (sections []section, uname string, err error) {
 	var s *section
 	want := ""
@@ -51,7 +51,7 @@ func parse(log string) (sections []section, uname string, err error) {
 		}
 	}
 	if want == "" || want != fmt.Sprint(len(sections)) || s != nil {
-		err = fmt.Errorf("the guest ended early: %d of %q steps begun", len(sections), want)
+		err = fmt.Errorf("the guest ended early: %d of %q steps started", len(sections), want)
 	}
 	return sections, uname, err
 }
@@ -61,7 +61,7 @@ func (r result) failed() bool {
 }
 
 func (r result) print(out io.Writer) {
-	fmt.Fprintf(out, "\nLinux %s (%s, %s), %v\n", r.version, r.uname, r.pkg, r.took.Round(time.Second))
+	fmt.Fprintf(out, "\nLinux %s (%s, %s), %s, %v\n", r.version, r.uname, r.pkg, r.half, r.took.Round(time.Second))
 	for _, s := range r.sections {
 		s.print(out)
 	}
@@ -70,7 +70,7 @@ func (r result) print(out io.Writer) {
 	}
 }
 
-// print prints a line, and of what failed all that it said.
+// print prints a line, and the whole output of what failed.
 func (s section) print(out io.Writer) {
 	verdict := "ok  "
 	if s.status != "0" {
@@ -99,14 +99,14 @@ func (s section) print(out io.Writer) {
 	}
 }
 
-// tally is what a test binary's output comes to.
+// tally sums up a test binary's output.
 type tally struct {
 	tests, parts    int // that passed
 	failed, skipped []string
 	said            map[string]string // by the test's name
 }
 
-// count has the go command read a test binary's output, as go test -json does.
+// count parses a test binary's output with test2json, as go test -json does.
 func count(text string) (t tally, err error) {
 	var events, said bytes.Buffer
 	cmd := exec.Command("go", "tool", "test2json")

@@ -3,18 +3,18 @@
 // nothing.
 package contract
 
-// Names by which the kernel, the runtime and a sysadmin know us.
+// Names by which the kernel, the runtime and a sysadmin know the plugin.
 const (
 	// PluginType is the CNI plugin's name: the "type" of its conflist entry
 	// and the name of its binary.
 	PluginType = "tproxy-cni"
 
 	// Table is the name of our nftables tables (families inet and netdev) in
-	// a pod's network namespace. It is no nft keyword, so that
+	// a pod's network namespace. It is not an nft keyword, so that
 	// `nft list table inet tproxy_cni` can name it.
 	Table = "tproxy_cni"
 
-	// AnnotationPrefix begins every pod annotation of ours.
+	// AnnotationPrefix begins every pod annotation that the plugin reads.
 	AnnotationPrefix = "tproxy-cni.io/"
 
 	// AnnotationsCapability is the runtime capability through which a CNI
@@ -23,7 +23,13 @@ const (
 	AnnotationsCapability = "io.kubernetes.cri.pod-annotations"
 )
 
-// Modes of interception.
+// Mode is how a pod's inbound connections are intercepted. The zero value is not
+// a mode, and is refused wherever one is needed.
+type Mode string
+
+// The modes. The constants are untyped so that a program can compare them with a
+// flag's text; a text itself becomes a Mode only by an explicit conversion, which
+// package settings does after it has checked it.
 const (
 	ModeNAT    = "nat"    // nftables redirect; the sidecar has no capability
 	ModeTProxy = "tproxy" // nftables tproxy; the sidecar has NET_RAW while it opens its listener
@@ -42,7 +48,7 @@ const (
 	// EchoPort is the echo-server's default port (TCP).
 	EchoPort = 3000
 
-	// ProxyUID is the sidecar's user id, by which the rules tell it from
+	// ProxyUID is the sidecar's user id, by which the rules distinguish it from
 	// everything else in the pod: only this uid may open a connection from
 	// an address that is not the pod's. It is our own (after
 	// linkerd/linkerd2#7089) and not a common one such as distroless'
@@ -63,6 +69,13 @@ const (
 	// plugin's, 253 to 255 the kernel's.
 	RouteTable = 0x7470
 
+	// RouteProtocolNAT and RouteProtocolTProxy are what the plugin's routes name as
+	// their origin (rtm_protocol), by which every process of the pod can tell for
+	// which mode the pod was programmed. They spell "n" and "t"; none is known to
+	// be used, see /etc/iproute2/rt_protos.
+	RouteProtocolNAT    = 'n'
+	RouteProtocolTProxy = 't'
+
 	// SpoofPortLow and SpoofPortHigh bound, inclusively, the source ports of
 	// the spoofed leg when it cannot have the client's own: above the
 	// privileged ports, below the ranges that clients take theirs from
@@ -70,3 +83,15 @@ const (
 	SpoofPortLow  = 1024
 	SpoofPortHigh = 32767
 )
+
+// Interceptors are programs that take a pod's inbound connections as the sidecar does:
+// the port to which their rules send them and the user that listens there, by their
+// own defaults.
+var Interceptors = []struct {
+	Name string
+	Port uint16
+	UID  uint32
+}{
+	{"istio", 15006, 1337},
+	{"linkerd", 4143, 2102},
+}

@@ -1,5 +1,5 @@
-// Package drain is how a server ends: the first SIGTERM or SIGINT ends
-// accepting, the second the running connections.
+// Package drain is a server's shutdown: the first SIGTERM or SIGINT stops
+// accepting, the second cuts the running connections.
 package drain
 
 import (
@@ -11,35 +11,35 @@ import (
 	"time"
 )
 
-// Signals returns a context that the first signal ends and one that the second
-// ends. The time to drain is for the log alone. The caller calls stop at its
-// end, which ends both.
-func Signals(log *slog.Logger, drain time.Duration) (accepting, running context.Context, stop func()) {
+// Signals returns a context that the first signal cancels and one that the second
+// cancels. The timeout is only logged. The caller calls stop when it is done, which
+// cancels both.
+func Signals(log *slog.Logger, timeout time.Duration) (accepting, running context.Context, stop func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	accepting, endAccepting := context.WithCancel(context.Background())
-	running, endRunning := context.WithCancel(context.Background())
+	accepting, stopAccepting := context.WithCancel(context.Background())
+	running, stopRunning := context.WithCancel(context.Background())
 	go func() {
 		s := <-signals
-		Say(func() { log.Info("draining", "signal", s.String(), "drain", drain) })
-		endAccepting()
+		LogBounded(func() { log.Info("draining", "signal", s.String(), "drain", timeout) })
+		stopAccepting()
 		s = <-signals
-		Say(func() { log.Warn("ending at once", "signal", s.String()) })
-		endRunning()
+		LogBounded(func() { log.Warn("second signal, exiting now", "signal", s.String()) })
+		stopRunning()
 	}()
-	return accepting, running, func() { endAccepting(); endRunning() }
+	return accepting, running, func() { stopAccepting(); stopRunning() }
 }
 
-// Say writes to the log, and goes on after a second when nobody reads it: a full
-// pipe must not keep a server from ending.
-func Say(write func()) {
-	said := make(chan struct{})
+// LogBounded calls write and waits for it for at most a second: a full pipe behind
+// stderr must not keep a server from stopping. After that write goes on by itself.
+func LogBounded(write func()) {
+	done := make(chan struct{})
 	go func() {
-		defer close(said)
+		defer close(done)
 		write()
 	}()
 	select {
-	case <-said:
+	case <-done:
 	case <-time.After(time.Second):
 	}
 }

@@ -1,6 +1,5 @@
-// Package flags reads a program's settings: from its command line and, for each
-// flag that is absent there, from an environment variable. Settings are data, a
-// list of [Flag]; everything that is wrong is found at once.
+// Package flags adds to package flag what the programs need beyond it: each flag
+// has an environment variable, and all faults are found at once.
 package flags
 
 import (
@@ -8,136 +7,107 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
-// Flag is one setting of a program whose configuration is a C.
-type Flag[C any] struct {
-	Name   string
-	Env    string // its environment variable; none if empty
-	Preset string // the value where nobody says one; if empty, Set is not called then
-	Usage  string // the value's name in `backquotes`
-	Bool   bool   // may stand without a value
-
-	// Set puts the text into c or returns what is wanted instead.
-	Set func(c *C, text string) error
+// Set is a program's flags.
+type Set struct {
+	fs            *flag.FlagSet // holds texts until all are known
+	prefix, intro string
+	all           []setting // in the order in which they are set
+	arg           func(string) error
 }
 
-// Parse reads list into c. The error is flag.ErrHelp after --help, when usage
-// has got the text that intro begins; otherwise it names every fault.
-func Parse[C any](c *C, list []Flag[C], intro string, args []string, getenv func(string) string, usage io.Writer) error {
-	fs := flag.NewFlagSet("", flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	for _, f := range list {
-		text := f.Usage
-		if f.Env != "" {
-			text += " (" + f.Env + ")"
+type setting struct {
+	name, env string
+	set       func(string) error
+}
+
+// New returns an empty Set. The environment variable of the flag log-level is
+// prefix + "LOG_LEVEL"; one-letter flags have none. --help begins with intro.
+func New(prefix, intro string) *Set {
+	s := &Set{fs: flag.NewFlagSet("", flag.ContinueOnError), prefix: prefix, intro: intro}
+	s.fs.SetOutput(io.Discard)
+	return s
+}
+
+// Add adds a flag. set puts its text where it belongs, or returns what is wanted
+// instead; it is not called for the default value "". Usage is package flag's.
+func (s *Set) Add(name, value, usage string, set func(string) error) {
+	s.fs.String(name, value, s.add(name, usage, set))
+}
+
+// Bool adds a flag that may be given without a value.
+func (s *Set) Bool(to *bool, name string, value bool, usage string) {
+	s.fs.Bool(name, value, s.add(name, usage, Boolean(to)))
+}
+
+// Arg takes one argument that is not a flag, before, between or behind the flags; set
+// is not called without one.
+func (s *Set) Arg(set func(string) error) { s.arg = set }
+
+// Version adds the flag --version, which has no environment variable.
+func (s *Set) Version(to *bool) { s.fs.BoolVar(to, "version", false, "print the version and exit") }
+
+func (s *Set) add(name, usage string, set func(string) error) string {
+	env := ""
+	if len(name) > 1 {
+		env = s.prefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		usage += " (" + env + ")"
+	}
+	s.all = append(s.all, setting{name, env, set})
+	return usage
+}
+
+// Parse sets every flag from args, else from its environment variable, else to its
+// default. The error is flag.ErrHelp after --help, whose text goes to usage;
+// otherwise it names every fault, except that an unknown flag hides the others.
+func (s *Set) Parse(args []string, getenv func(string) string, usage io.Writer) error {
+	if err := s.fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		s.fs.SetOutput(usage)
+		fmt.Fprintln(usage, s.intro)
+		s.fs.PrintDefaults()
+		return err
+	} else if err != nil {
+		return errors.New(printable.Line(err.Error())) // it has the argument as it is
+	}
+	var faults []error
+	if s.arg != nil && s.fs.NArg() > 0 {
+		text, rest := s.fs.Arg(0), s.fs.Args()[1:]
+		if err := s.arg(text); err != nil {
+			faults = append(faults, fmt.Errorf("argument %s: %w", printable.Quote(text), err))
 		}
-		if f.Bool {
-			fs.Bool(f.Name, f.Preset == "true", text)
-		} else {
-			fs.String(f.Name, f.Preset, text)
+		if err := s.fs.Parse(rest); err != nil {
+			return errors.New(printable.Line(err.Error()))
 		}
 	}
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			fs.SetOutput(usage)
-			fmt.Fprintln(usage, intro)
-			fs.PrintDefaults()
-		}
-		return err
+	if s.fs.NArg() > 0 {
+		faults = append(faults, fmt.Errorf("unexpected argument %s", printable.Quote(s.fs.Arg(0))))
 	}
 	given := map[string]bool{}
-	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
-
-	var faults []error
-	if fs.NArg() > 0 {
-		faults = append(faults, fmt.Errorf("unexpected argument %q", fs.Arg(0)))
-	}
-	for _, f := range list {
-		name, text := "--"+f.Name, fs.Lookup(f.Name).Value.String()
-		if !given[f.Name] {
-			if env := getenv(f.Env); f.Env != "" && env != "" && !serviceLink(f.Env, env) {
-				name, text = f.Env, env
-			} else if f.Preset == "" {
+	s.fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for _, f := range s.all {
+		name, text := "--"+f.name, s.fs.Lookup(f.name).Value.String()
+		if !given[f.name] {
+			if env := getenv(f.env); f.env != "" && env != "" && !serviceLink(f.env, env) {
+				name, text = f.env, env
+			} else if text == "" {
 				continue
 			}
 		}
-		if err := f.Set(c, text); err != nil {
-			faults = append(faults, fmt.Errorf("%s %q: %w", name, text, err))
+		if err := f.set(text); err != nil {
+			faults = append(faults, fmt.Errorf("%s %s: %w", name, printable.Quote(text), err))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// serviceLink tells whether a variable is Kubernetes' own: for a Service named
-// tproxy-admin, every pod beside it gets TPROXY_ADMIN_PORT=tcp://10.0.0.1:80.
+// serviceLink reports whether a variable is one that Kubernetes sets: for a Service
+// named tproxy-admin, the pods beside it get TPROXY_ADMIN_PORT=tcp://10.0.0.1:80.
 func serviceLink(name, value string) bool {
 	scheme, _, ok := strings.Cut(value, "://")
 	return ok && strings.HasSuffix(name, "_PORT") && slices.Contains([]string{"tcp", "udp", "sctp"}, scheme)
-}
-
-// Text is a Set for any text but the empty one.
-func Text[C any](field func(*C) *string) func(*C, string) error {
-	return func(c *C, s string) error {
-		if *field(c) = s; s == "" {
-			return errors.New("want a value")
-		}
-		return nil
-	}
-}
-
-// OneOf is a Set for one of a few words.
-func OneOf[C any](field func(*C) *string, words ...string) func(*C, string) error {
-	return func(c *C, s string) error {
-		for _, w := range words {
-			if s == w {
-				*field(c) = s
-				return nil
-			}
-		}
-		return fmt.Errorf("want %s", strings.Join(words, " or "))
-	}
-}
-
-// Boolean is a Set for true and false.
-func Boolean[C any](field func(*C) *bool) func(*C, string) error {
-	return func(c *C, s string) (err error) {
-		if *field(c), err = strconv.ParseBool(s); err != nil {
-			return errors.New("want true or false")
-		}
-		return nil
-	}
-}
-
-// Time is a Set for a duration that is not negative.
-func Time[C any](field func(*C) *time.Duration) func(*C, string) error {
-	return func(c *C, s string) error {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < 0 {
-			return errors.New("want a time such as 25s, 500ms or 0s")
-		}
-		*field(c) = d
-		return nil
-	}
-}
-
-// Listen is a Set for a literal address with a port; without an address it is
-// all of both families. An IPv4-mapped IPv6 address becomes IPv4.
-func Listen[C any](field func(*C) *netip.AddrPort) func(*C, string) error {
-	return func(c *C, s string) error {
-		if strings.HasPrefix(s, ":") {
-			s = "[::]" + s
-		}
-		ap, err := netip.ParseAddrPort(s)
-		if err != nil || ap.Port() == 0 {
-			return errors.New("want an IP address with a port of 1-65535, such as 0.0.0.0:80, [fd00::1]:80 or :80")
-		}
-		*field(c) = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-		return nil
-	}
 }

@@ -19,29 +19,32 @@ type config struct {
 	wait    time.Duration
 	once    bool
 	skipped string
+	most    int
 	log     Log
+	version bool
 }
-
-var list = append([]Flag[config]{
-	{Name: "addr", Env: "T_ADDR", Preset: ":80", Usage: "`address`", Set: Listen(func(c *config) *netip.AddrPort { return &c.addr })},
-	{Name: "mode", Env: "T_MODE", Preset: "a", Usage: "`a|b`", Set: OneOf(func(c *config) *string { return &c.mode }, "a", "b")},
-	{Name: "f", Preset: "-", Usage: "`file`", Set: Text(func(c *config) *string { return &c.file })},
-	{Name: "wait", Env: "T_WAIT", Preset: "1s", Usage: "`time`", Set: Time(func(c *config) *time.Duration { return &c.wait })},
-	{Name: "once", Env: "T_ONCE", Preset: "false", Usage: "once", Bool: true, Set: Boolean(func(c *config) *bool { return &c.once })},
-	{Name: "skipped", Env: "T_SKIPPED", Usage: "`text`", Set: func(c *config, s string) error { c.skipped = "set " + s; return nil }},
-}, LogFlags("T_", func(c *config) *Log { return &c.log })...)
 
 func parse(args string, env map[string]string) (config, string, error) {
 	var c config
 	var out bytes.Buffer
-	err := Parse(&c, list, "It does things.", strings.Fields(args), func(k string) string { return env[k] }, &out)
+	s := New("T_", "It does things.")
+	s.Add("addr", ":80", "`address`", Listen(&c.addr))
+	s.Add("mode", "a", "`a|b`", OneOf(&c.mode, "a", "b"))
+	s.Add("f", "-", "`file`", Text(&c.file))
+	s.Add("wait", "1s", "`time`", Time(&c.wait))
+	s.Bool(&c.once, "once", false, "once")
+	s.Add("skipped", "", "`text`", func(s string) error { c.skipped = "set " + s; return nil })
+	s.Add("at-most", "5", "`number`", Number(&c.most, 1, 9))
+	s.Log(&c.log)
+	s.Version(&c.version)
+	err := s.Parse(strings.Fields(args), func(k string) string { return env[k] }, &out)
 	return c, out.String(), err
 }
 
 func TestPrecedence(t *testing.T) {
-	env := map[string]string{"T_ADDR": "[fd00::1]:81", "T_WAIT": "2s", "T_LOG_FORMAT": "json", "T_LOG_LEVEL": "warn", "": "nobody's"}
+	env := map[string]string{"T_ADDR": "[fd00::1]:81", "T_WAIT": "2s", "T_LOG_FORMAT": "json", "T_LOG_LEVEL": "warn", "T_AT_MOST": "7", "T_VERSION": "true", "T_F": "no", "": "no"}
 	got, _, err := parse("--wait 3s --once --f x", env)
-	want := config{netip.MustParseAddrPort("[fd00::1]:81"), "a", "x", 3 * time.Second, true, "", Log{slog.LevelWarn, true}}
+	want := config{netip.MustParseAddrPort("[fd00::1]:81"), "a", "x", 3 * time.Second, true, "", 7, Log{slog.LevelWarn, true}, false}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -54,20 +57,23 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// TestServiceLinks: a Service that happens to have our prefix sets nothing.
+// TestServiceLinks: the variables of a Service whose name has our prefix set nothing.
 func TestServiceLinks(t *testing.T) {
 	var got string
-	list := []Flag[string]{{Name: "port", Env: "T_PORT", Preset: "80", Set: func(c *string, s string) error { *c = s; return nil }}}
+	parse := func(name, value string) error {
+		s := New("T_", "")
+		s.Add(name, "80", "", func(s string) error { got = s; return nil })
+		return s.Parse(nil, func(string) string { return value }, io.Discard)
+	}
 	for value, want := range map[string]string{
 		"tcp://10.0.0.1:81": "80", "udp://[fd00::1]:81": "80", "sctp://10.0.0.1:81": "80", "81": "81", "http://10.0.0.1:81": "http://10.0.0.1:81",
 	} {
-		if err := Parse(&got, list, "", nil, func(string) string { return value }, io.Discard); err != nil || got != want {
+		if err := parse("port", value); err != nil || got != want {
 			t.Errorf("%s: got %q, %v", value, got, err)
 		}
 	}
-	list[0].Env = "T_ADDR"
-	if _ = Parse(&got, list, "", nil, func(string) string { return "tcp://10.0.0.1:81" }, io.Discard); got != "tcp://10.0.0.1:81" {
-		t.Errorf("no name of a service link: got %q", got)
+	if _ = parse("addr", "tcp://10.0.0.1:81"); got != "tcp://10.0.0.1:81" {
+		t.Errorf("not the name of a service link: got %q", got)
 	}
 }
 
@@ -78,13 +84,14 @@ func TestFaults(t *testing.T) {
 --mode "c": want a or b
 --f "": want a value
 T_WAIT "-1s": want a time such as 25s, 500ms or 0s
+--at-most "10": want a number from 1 to 9
 T_LOG_LEVEL "loud": want debug, info, warn or error
 T_LOG_FORMAT "xml": want text or json`
 	// Package flag itself refuses a boolean's value, before all others.
 	if err == nil || !strings.Contains(err.Error(), `invalid boolean value "maybe"`) {
 		t.Errorf("got %v", err)
 	}
-	_, _, err = parse("--addr here --mode c --f= rest", map[string]string{"T_WAIT": "-1s", "T_LOG_LEVEL": "loud", "T_LOG_FORMAT": "xml"})
+	_, _, err = parse("--addr here --mode c --f= --at-most 10 rest", map[string]string{"T_WAIT": "-1s", "T_LOG_LEVEL": "loud", "T_LOG_FORMAT": "xml"})
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
 	}
@@ -95,7 +102,7 @@ T_LOG_FORMAT "xml": want text or json`
 
 func TestHelp(t *testing.T) {
 	_, text, err := parse("--help", nil)
-	if !errors.Is(err, flag.ErrHelp) || !strings.HasPrefix(text, "It does things.\n") || !strings.Contains(text, "(T_ADDR)") {
+	if !errors.Is(err, flag.ErrHelp) || !strings.HasPrefix(text, "It does things.\n") || !strings.Contains(text, "(T_ADDR) (default \":80\")") || strings.Contains(text, "T_VERSION") || strings.Contains(text, "T_F)") {
 		t.Errorf("%v: %s", err, text)
 	}
 }

@@ -127,13 +127,13 @@ func TestChart(t *testing.T) {
 // TestChartValues: what has no counterpart in the kustomizations.
 func TestChartValues(t *testing.T) {
 	text := string(mustTemplate(t, map[string]any{
-		"image": "example.org/tproxy-cni:v1", "inject": true, "repair": true,
+		"image": "example.org/tproxy-cni:v1", "inject": true, "repair": true, "repairEvery": "5s",
 		"cniConfDir": "/conf", "cniBinDir": "/bin", "criSocketDir": "/run/crio", "criSocket": "crio.sock",
 		"settings": map[string]any{"mode": "nat", "proxy-port": 15000, "exclude-inbound-ports": "22,80-90"},
 	}))
 	for want, times := range map[string]int{
 		"example.org/tproxy-cni:v1": 2, "path: /conf\n": 1, "path: /bin\n": 1, "path: /run/crio\n": 1,
-		"--cri-socket=/run/cri/crio.sock\n": 1, `"--mode=nat"`: 1, `"--proxy-port=15000"`: 1, `"--exclude-inbound-ports=22,80-90"`: 1,
+		"--cri-socket=/run/cri/crio.sock\n": 1, `"--repair-every=5s"`: 1, `"--mode=nat"`: 1, `"--proxy-port=15000"`: 1, `"--exclude-inbound-ports=22,80-90"`: 1,
 	} {
 		if got := strings.Count(text, want); got != times {
 			t.Errorf("%q is there %d times, want %d", want, got, times)

@@ -14,7 +14,7 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/install/inject"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/plugin/settings"
+	"github.com/tproxy-cni/tproxy-cni/internal/settings"
 )
 
 // demo is a manifest that deploys the echo-server.
@@ -59,7 +59,10 @@ func TestSidecarFollowsContract(t *testing.T) {
 		if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.StartupProbe == nil {
 			t.Errorf("%s: no native sidecar with a startup probe", mode)
 		}
-		for name, p := range map[string]*corev1.Probe{"startup": c.StartupProbe, "readiness": c.ReadinessProbe, "liveness": c.LivenessProbe} {
+		if diff := cmp.Diff([]string{"/tproxy-proxy", "ready"}, c.StartupProbe.Exec.Command); diff != "" {
+			t.Errorf("%s: startup probe (-want +got):\n%s", mode, diff)
+		}
+		for name, p := range map[string]*corev1.Probe{"readiness": c.ReadinessProbe, "liveness": c.LivenessProbe} {
 			if p.HTTPGet.Port.StrVal != c.Ports[0].Name {
 				t.Errorf("%s: the %s probe asks port %v", mode, name, p.HTTPGet.Port)
 			}
@@ -237,7 +240,7 @@ func checkDirectories(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 	}
 	for _, v := range pod.Volumes {
 		if v.HostPath == nil || len(mounts[v.Name]) == 0 {
-			t.Errorf("volume %s is no host path, or not mounted", v.Name)
+			t.Errorf("volume %s is not a host path, or is not mounted", v.Name)
 		}
 	}
 	for flag, volume := range map[string]string{"--cni-conf-dir": "cni-conf", "--cni-bin-dir": "cni-bin"} {

@@ -40,6 +40,12 @@ spec: {initContainers: [{name: first, image: first}, {name: second, image: secon
 	"other ports and user": `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-port: "6000", tproxy-cni.io/admin-port: "6001", tproxy-cni.io/proxy-uid: "7999"}}
 spec: {containers: [{name: web, image: web, ports: [{containerPort: 5000}]}]}`,
+	"PROXY protocol": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-protocol-from: " 10.0.0.0/8, fd00::/8", tproxy-cni.io/proxy-protocol-ports: "80,8000-8099"}}
+spec: {containers: [{name: web, image: web}]}`,
+	"PROXY protocol, not wanted": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-protocol-from: " ", tproxy-cni.io/proxy-protocol-ports: ""}}
+spec: {containers: [{name: web, image: web}]}`,
 	"has it": `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
 spec: {initContainers: [{name: tproxy-proxy, image: mine}], containers: [{name: web, image: web}]}`,

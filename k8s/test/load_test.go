@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -57,7 +58,7 @@ func read(t *testing.T, name string) []byte {
 func decode(t *testing.T, text []byte) (objects []runtime.Object) {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, admissionv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, admissionv1.AddToScheme, monitoringv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +186,7 @@ func TestBecause(t *testing.T) {
 	}
 }
 
-// overlay tells whether a file changes only where the base's directories are.
+// overlay reports whether a file changes only where the base's directories are.
 func overlay(name string) bool {
 	return filepath.Base(name) == "kustomization.yaml" && slices.Contains(distributions, filepath.Base(filepath.Dir(name)))
 }

@@ -9,19 +9,16 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/programs"
 )
 
 // TestArguments gives every container's arguments to the program that it runs:
 // it knows each of them. With --help behind them it does no more.
 func TestArguments(t *testing.T) {
 	bin := t.TempDir()
-	for name, pkg := range map[string]string{"tproxy-proxy": "./proxy", "tproxy-install": "./install", "echo-server": "./echo-server"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(bin, name), pkg)
-		cmd.Dir = root + ".."
-		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("go build %s: %v\n%s", pkg, err, out)
-		}
+	if err := programs.Build(t.Context(), root+"..", bin, "tproxy-proxy", "tproxy-install", "echo-server"); err != nil {
+		t.Fatal(err)
 	}
 	var all []corev1.Container
 	pod := func(p corev1.PodSpec) { all = append(append(all, p.InitContainers...), p.Containers...) }
@@ -49,8 +46,17 @@ func TestArguments(t *testing.T) {
 			continue
 		}
 		tried[line] = true
-		if out, err := exec.Command(filepath.Join(bin, program), append(c.Args, "--help")...).CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", line, err, out)
+		lists := [][]string{c.Args}
+		if p := c.StartupProbe; p != nil {
+			if p.Exec.Command[0] != "/"+program {
+				t.Errorf("%s: its startup probe is %q", line, p.Exec.Command)
+			}
+			lists = append(lists, p.Exec.Command[1:])
+		}
+		for _, args := range lists {
+			if out, err := exec.Command(filepath.Join(bin, program), append(args, "--help")...).CombinedOutput(); err != nil {
+				t.Errorf("%s %q: %v\n%s", program, args, err, out)
+			}
 		}
 	}
 	if len(tried) < 7 {

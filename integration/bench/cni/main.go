@@ -1,6 +1,6 @@
-// Command cni measures what an ADD of the plugin costs as a whole process,
-// beside the least that could be done and beside iptables. The README of the
-// benchmark says how to read it.
+// Command cni measures an ADD of the plugin as a whole process, beside the smallest
+// plugin that Go can make and beside iptables. The README of the benchmark explains
+// its output.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 func main() {
@@ -33,7 +33,7 @@ type options struct {
 	floor   string // directory of empty and table
 	out     string // file of the samples, for benchstat
 	rounds  int
-	warmups int // rounds before, which do not count
+	warmups int // rounds before the measured ones
 }
 
 func run(args []string) error {
@@ -42,8 +42,8 @@ func run(args []string) error {
 	fs.StringVar(&o.plugin, "plugin", "bin/tproxy-cni", "`path` of the plugin")
 	fs.StringVar(&o.floor, "floor", "bin/bench-cni", "`directory` of the programs empty and table")
 	fs.StringVar(&o.out, "out", "dist/bench/cni.txt", "`file` for the samples, as benchstat reads them")
-	fs.IntVar(&o.rounds, "rounds", 60, "how often each is measured")
-	fs.IntVar(&o.warmups, "warmups", 5, "rounds before, which do not count")
+	fs.IntVar(&o.rounds, "rounds", 60, "how many times each is measured")
+	fs.IntVar(&o.warmups, "warmups", 5, "rounds before the measured ones")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func story(t lab.TB, o options) {
 	for round := range pods {
 		for i, v := range list {
 			if err := v.check(pods[round][i]); err != nil {
-				t.Fatalf("%s, round %d, does not do its work: %v", v.name, round, err)
+				t.Fatalf("%s, round %d, left the pod unfinished: %v", v.name, round, err)
 			}
 		}
 	}
@@ -102,8 +102,8 @@ func newPod(t lab.TB, node *lab.NS, n int) *lab.NS {
 // what else the machine does.
 type sample struct{ wall, cpu time.Duration }
 
-// measure runs the variant's commands, with stdin and stdout by pipe as a
-// container runtime has them.
+// measure runs the variant's commands with pipes for stdin and stdout, as a container
+// runtime does.
 func (v variant) measure(pod *lab.NS) (took sample, err error) {
 	for _, c := range v.commands(pod) {
 		path, err := lab.Look(c.args[0])

@@ -2,80 +2,83 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
 )
 
 // The goals of an ADD.
 const (
-	mostMedian  = 5 * time.Millisecond
+	mostMedian  = 5.0 // ms
 	mostOfTable = 1.6 // times one empty table
 	leastOfExec = 5.0 // so many times less than linkerd-cni's execs
 )
 
 // report writes the table, and the samples to a file.
 func report(w io.Writer, file string, list []variant, samples [][]sample) error {
-	wall, cpu := map[string][]time.Duration{}, map[string][]time.Duration{}
+	wall, cpu := func(s sample) time.Duration { return s.wall }, func(s sample) time.Duration { return s.cpu }
+	median := map[string]figures.Figure{}
 	for i, v := range list {
-		for _, s := range samples[i] {
-			wall[v.name], cpu[v.name] = append(wall[v.name], s.wall), append(cpu[v.name], s.cpu)
-		}
-		slices.Sort(wall[v.name])
-		slices.Sort(cpu[v.name])
+		median[v.name] = figures.Of(ms(samples[i], wall))
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "ms, %d runs of each\tmin\tp25\tmedian\tp75\tp90\tCPU\t× one empty table\tlinkerd-cni is ×\n", len(samples[0]))
-	for _, v := range list {
-		ours, m := wall[v.name], quantile(wall[v.name], .5)
-		table, execs := ratio(m, quantile(wall[tableName], .5)), ratio(quantile(wall[linkerdName], .5), m)
+	t := figures.Table{Head: []string{
+		fmt.Sprintf("ms, %d runs of each", len(samples[0])), "min", "median", "CPU", "× one empty table", "linkerd-cni is ×",
+	}}
+	for i, v := range list {
+		m := median[v.name]
+		table, execs := m.Center/median[tableName].Center, median[linkerdName].Center/m.Center
 		total, ofTable, ofExecs := "", "", ""
 		if v.ours {
-			total, ofTable, ofExecs = mark(m <= mostMedian), mark(table <= mostOfTable), mark(execs >= leastOfExec)
+			total, ofTable, ofExecs = mark(m.Center <= mostMedian), mark(table <= mostOfTable), mark(execs >= leastOfExec)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s%s\t%s\t%s\t%s\t%.2f%s\t%.1f%s\n", v.name,
-			ms(ours[0]), ms(quantile(ours, .25)), ms(m), total, ms(quantile(ours, .75)), ms(quantile(ours, .9)),
-			ms(quantile(cpu[v.name], .5)), table, ofTable, execs, ofExecs)
+		t.Rows = append(t.Rows, []string{
+			v.name, figures.Number(slices.Min(ms(samples[i], wall))), m.String() + total, figures.Of(ms(samples[i], cpu)).String(),
+			fmt.Sprintf("%.2f%s", table, ofTable), fmt.Sprintf("%.1f%s", execs, ofExecs),
+		})
 	}
-	fmt.Fprintf(tw, "goals of an ADD\t\t\t≤ %s\t\t\t\t≤ %g\t≥ %g\n", ms(mostMedian), mostOfTable, leastOfExec)
-	if err := tw.Flush(); err != nil {
+	t.Rows = append(t.Rows, []string{
+		"goals of an ADD", "", fmt.Sprintf("≤ %g", mostMedian), "", fmt.Sprintf("≤ %g", mostOfTable), fmt.Sprintf("≥ %g", leastOfExec),
+	})
+	if err := t.Text(w); err != nil {
 		return err
 	}
-	var u unix.Utsname
-	_ = unix.Uname(&u)
-	fmt.Fprintf(w, "%s, Linux %s, %s\n", time.Now().UTC().Format(time.DateOnly), unix.ByteSliceToString(u.Release[:]), processor())
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(file, benchstat(list, samples), 0o644)
+	fmt.Fprintf(w, "%s. ± is the %.0f %% confidence interval of the median.\n", figures.ThisMachine().On(time.Now().UTC()), figures.Confidence*100)
+	var stat bytes.Buffer
+	return errors.Join(
+		benchstat(&stat, list, samples),
+		os.MkdirAll(filepath.Dir(file), 0o755),
+		os.WriteFile(file, stat.Bytes(), 0o644),
+	)
 }
 
-// benchstat is the samples as go test -bench would print them.
-func benchstat(list []variant, samples [][]sample) []byte {
-	var b bytes.Buffer
+// benchstat writes the samples for benchstat.
+func benchstat(w io.Writer, list []variant, samples [][]sample) (err error) {
+	out := figures.NewBenchstat(w)
 	for i, v := range list {
-		name := strings.NewReplacer(" ", "_", ",", "").Replace(v.name)
+		name := "ADD/" + strings.NewReplacer(" ", "_", ",", "").Replace(v.name)
 		for _, s := range samples[i] {
-			fmt.Fprintf(&b, "BenchmarkADD/%s 1 %d ns/op %d cpu-ns/op\n", name, s.wall.Nanoseconds(), s.cpu.Nanoseconds())
+			err = errors.Join(err, out.Write(name,
+				figures.Value{Value: float64(s.wall.Nanoseconds()), Unit: "ns/op"},
+				figures.Value{Value: float64(s.cpu.Nanoseconds()), Unit: "cpu-ns/op"}))
 		}
 	}
-	return b.Bytes()
+	return err
 }
 
-// quantile of sorted values.
-func quantile(sorted []time.Duration, q float64) time.Duration {
-	return sorted[int(q*float64(len(sorted)-1)+.5)]
+// ms are one time of each sample, in milliseconds.
+func ms(samples []sample, which func(sample) time.Duration) (all []float64) {
+	for _, s := range samples {
+		all = append(all, float64(which(s).Nanoseconds())/1e6)
+	}
+	return all
 }
-
-func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
-func ms(d time.Duration) string        { return fmt.Sprintf("%.2f", float64(d.Nanoseconds())/1e6) }
 
 // mark says whether a goal is met.
 func mark(met bool) string {
@@ -83,14 +86,4 @@ func mark(met bool) string {
 		return " ok"
 	}
 	return " SHORT"
-}
-
-func processor() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			return fmt.Sprintf("%s × %d", strings.TrimSpace(value), strings.Count(string(text), "processor\t"))
-		}
-	}
-	return "unknown processor"
 }

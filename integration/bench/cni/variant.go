@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
-	"github.com/tproxy-cni/tproxy-cni/internal/lab"
-	"github.com/tproxy-cni/tproxy-cni/plugin/redirect"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
 
 var podAddrs = []string{lab.Pod4 + "/24", lab.Pod6 + "/64"}
@@ -29,7 +29,7 @@ type variant struct {
 	check    func(pod *lab.NS) error // that it was done
 }
 
-// The names of variants that the goals name.
+// The variants that the goals refer to.
 const (
 	tableName   = "one empty table, Go"
 	linkerdName = "linkerd-cni's execs"
@@ -94,13 +94,13 @@ func plugin(o options, mode string) variant {
 			for _, a := range podAddrs {
 				addrs = append(addrs, netip.MustParsePrefix(a).Addr())
 			}
-			return redirect.Check(pod.Path(), redirect.Default(mode), addrs)
+			return intercept.Check(pod.Path(), intercept.Default(contract.Mode(mode)), addrs)
 		},
 	}
 }
 
-// configuration is what the runtime writes to the plugin, and the result of
-// the plugin before it in there.
+// configuration returns what the runtime writes to the plugin's stdin, and the
+// prevResult in it.
 func configuration(pod *lab.NS, mode string) (stdin, prev []byte) {
 	type object map[string]any
 	var ips []object
@@ -158,12 +158,12 @@ func linkerd(pod *lab.NS) []command {
 	return commands
 }
 
-// inside is a command in the pod's namespace, as linkerd-cni puts it.
+// inside runs a command in the pod's namespace as linkerd-cni does.
 func inside(pod *lab.NS, args ...string) []string {
 	return append([]string{"nsenter", "--net=" + pod.Path(), "--"}, args...)
 }
 
-// has checks that a command in the pod shows the text.
+// has returns a check that the output of a command in the pod contains the text.
 func has(args []string, text string) func(*lab.NS) error {
 	return func(pod *lab.NS) error {
 		out, err := pod.Try(args...)

@@ -30,8 +30,8 @@ type Spec struct {
 	Duration time.Duration
 
 	// Rate is requests per second over all connections, each to be sent at
-	// its own time whatever became of those before. 0: closed loop, the next
-	// request goes out when the reply to the last has come.
+	// its own time, whether or not earlier ones were answered. 0: closed loop,
+	// each connection sends a request when the last is answered.
 	Rate float64 `json:",omitempty"`
 
 	Sources   []netip.Addr // the client's addresses, used in turn
@@ -52,12 +52,11 @@ type Result struct {
 // Latency is in microseconds.
 type Latency struct{ P50, P90, P99, P999, Max float64 }
 
-// grace is what a run has beyond its duration before it has failed.
+// grace is the time after the duration before a run fails.
 const grace = 15 * time.Second
 
-// Run is a client. hold is called, with Idle, when all connections are there;
-// they are closed when it returns. Any byte, address or end of stream that is
-// not what it has to be is an error.
+// Run is a client. With Idle, hold is called when all connections are open; they are
+// closed when it returns. Any wrong byte, address or end of stream is an error.
 func Run(s Spec, hold func() error) (Result, error) {
 	if err := sharpTimer(); err != nil {
 		return Result{}, err
@@ -113,17 +112,17 @@ const (
 	portCount = 28000
 )
 
-// source is the next pair of the client's address and port. The pairs come
-// back after all others, as the number of ports and a prime number of addresses
-// have no common divisor, and outlast TIME_WAIT. The ports are apart from those
-// from which the pods under test dial.
+// source returns the next pair of the client's address and port. A pair comes again
+// only after all others, since the number of ports and the prime number of addresses
+// have no common divisor, and later than TIME_WAIT ends. The pods under test dial
+// from other ports.
 func (c *client) source() netip.AddrPort {
 	i := c.next
 	c.next++
 	return netip.AddrPortFrom(c.Sources[i%uint64(len(c.Sources))], uint16(firstPort+i%portCount))
 }
 
-// dial begins a connection.
+// dial starts to connect.
 func (c *client) dial() (*conn, error) {
 	n := &conn{local: c.source(), due: time.Now()}
 	var err error
@@ -158,7 +157,7 @@ func (c *client) ask(n *conn, kind byte) error {
 	return writeMessage(n.fd, &n.request)
 }
 
-// answer reads; it tells whether the reply is there, and right.
+// answer reads and reports whether the whole reply is there; a wrong one is an error.
 func (c *client) answer(n *conn, received int64) (bool, error) {
 	k, err := read(n.fd, n.reply[n.got:])
 	switch {
@@ -175,7 +174,7 @@ func (c *client) answer(n *conn, received int64) (bool, error) {
 	return true, checkReply(&n.reply, &n.request, n.local, c.ExactPort, received)
 }
 
-// startClock begins what is measured.
+// startClock starts the measurement.
 func (c *client) startClock() {
 	c.cpu = busy()
 	c.began = time.Now()
@@ -202,7 +201,7 @@ func (c *client) step(next time.Time, handle func(*conn, uint32) error) error {
 		}
 	}
 	if time.Now().After(c.limit) {
-		return fmt.Errorf("%d connections hang: no answer for %v", len(c.conns), grace)
+		return fmt.Errorf("%d connections hang: no reply for %v", len(c.conns), grace)
 	}
 	return nil
 }
@@ -233,9 +232,8 @@ func (c *client) open() error {
 	return nil
 }
 
-// busy is how many seconds the machine's CPUs have been busy. It is made from
-// the time they were idle, which the kernel knows exactly, while it only
-// samples what a busy CPU does.
+// busy returns how many seconds the machine's CPUs have been busy. It is derived from
+// their idle time, which the kernel measures; busy time it only samples.
 func busy() float64 {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// upload sends blocks on all connections until the end, and has the server's
-// word for how many arrived.
+// upload sends blocks on all connections until the end; the server reports how many
+// bytes arrived.
 func (c *client) upload() error {
 	c.startClock()
 	for range c.Conns {
@@ -60,8 +60,8 @@ func (c *client) uploadOne(n *conn, _ uint32) error {
 	return nil
 }
 
-// download receives blocks on all connections, ends its own direction of each
-// at the end and goes on to the end of the other.
+// download receives blocks on all connections, half-closes each at the end and reads
+// to the end of the stream.
 func (c *client) download() error {
 	c.startClock()
 	for range c.Conns {
@@ -111,14 +111,14 @@ func (c *client) downloadOne(n *conn, scratch []byte) error {
 	return n.check.complete()
 }
 
-// schedule says when requests go out.
+// schedule is when requests are sent.
 type schedule struct {
 	gap time.Duration // between two; 0: closed loop, as soon as a connection is free
 	due time.Time     // of the next, in an open loop
 	end time.Time     // no request is due then or later
 }
 
-// take gives out the time of a request, if that has come.
+// take returns the time of the next request, if that has come.
 func (s *schedule) take(now time.Time) (time.Time, bool) {
 	if s.gap == 0 {
 		return now, now.Before(s.end)
@@ -131,7 +131,7 @@ func (s *schedule) take(now time.Time) (time.Time, bool) {
 	return due, true
 }
 
-// over tells that take will give out no more.
+// over reports whether take has no more requests.
 func (s *schedule) over(now time.Time) bool {
 	if s.gap == 0 {
 		return !now.Before(s.end)
@@ -139,9 +139,8 @@ func (s *schedule) over(now time.Time) bool {
 	return !s.due.Before(s.end)
 }
 
-// exchange is request after request on each connection. In an open loop the
-// request whose time has come takes any connection that is free; while there
-// is none it waits, and that counts as its latency.
+// exchange sends request after request on each connection. In an open loop a request
+// whose time has come takes any free connection; waiting for one counts as latency.
 func (c *client) exchange() error {
 	if err := c.open(); err != nil {
 		return err
@@ -194,7 +193,7 @@ func (c *client) exchange() error {
 	return nil
 }
 
-// connects is connection after connection: connect, one exchange, close.
+// connects makes one connection after the other: connect, one exchange, close.
 func (c *client) connects() error {
 	c.latencies = make([]time.Duration, 0, int(c.Duration.Seconds()*50_000)+1000)
 	c.startClock()
@@ -229,8 +228,8 @@ func (c *client) connects() error {
 	return nil
 }
 
-// idle holds the connections, then has one exchange on each again: none may
-// have been lost.
+// idle holds the connections, then does one exchange on each: none may have been
+// lost.
 func (c *client) idle(hold func() error) error {
 	if err := c.open(); err != nil {
 		return err
@@ -263,8 +262,8 @@ func (c *client) idle(hold func() error) error {
 // echoSize is more than all buffers between client and server together.
 const echoSize = 8 << 20
 
-// echo is not measured and so may be simple: random bytes go out and their end
-// is sent; the same bytes, and an end, must come back.
+// echo is not measured and so may be simple: it sends random bytes and half-closes;
+// the same bytes and the end of the stream must come back.
 func (c *client) echo() error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Duration+grace)
 	defer cancel()
@@ -318,7 +317,7 @@ func (c *client) echoOne(ctx context.Context, local *net.TCPAddr, seed uint64, s
 		return fmt.Errorf("from %s: after %d of %d bytes: %w", local, len(back), size, err)
 	}
 	if !bytes.Equal(back, out) {
-		return fmt.Errorf("from %s: %d bytes came back, not the %d that were sent", local, len(back), size)
+		return fmt.Errorf("from %s: sent %d bytes, got %d, and they differ", local, size, len(back))
 	}
 	return <-sent
 }

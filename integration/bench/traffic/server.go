@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Serve is the application: it serves port, of both families, until the
-// process ends. ready is called when it listens.
+// Serve is the application: it serves a port over both families until the process
+// ends. ready is called when it listens.
 func Serve(port int, ready func()) error {
 	listener, err := listen(port)
 	if err != nil {
@@ -51,7 +51,7 @@ type server struct {
 	scratch []byte
 }
 
-// served is one connection. What a field is for is said by kind.
+// served is one connection; kind decides which fields are used.
 type served struct {
 	fd   int
 	peer netip.AddrPort
@@ -65,7 +65,7 @@ type served struct {
 	rest  []byte  // kindEcho: read, but not yet written
 }
 
-// batch bounds the accepts between two looks at running connections.
+// batch is how many connections are accepted before running ones get their turn.
 const batch = 64
 
 func (s *server) accept(listener int) error {
@@ -86,7 +86,7 @@ func (s *server) accept(listener int) error {
 	return nil
 }
 
-// serve does what is ready; any error, also io.EOF, ends the connection.
+// serve handles an event; any error, io.EOF included, ends the connection.
 func (s *server) serve(c *served, events uint32) error {
 	var err error
 	switch c.kind {
@@ -107,7 +107,7 @@ func (s *server) serve(c *served, events uint32) error {
 	return err
 }
 
-// exchange reads a message and, if it is whole, does what it says.
+// exchange reads a message and handles it once it is complete.
 func (s *server) exchange(c *served) error {
 	n, err := read(c.fd, c.msg[c.got:])
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *server) exchange(c *served) error {
 	return writeMessage(c.fd, &reply)
 }
 
-// receive is an upload: its end is answered with what was received.
+// receive reads an upload and answers its end with the number of bytes.
 func (s *server) receive(c *served) error {
 	n, err := read(c.fd, s.scratch)
 	if err != nil {
@@ -159,7 +159,7 @@ func (s *server) receive(c *served) error {
 	return errors.Join(writeMessage(c.fd, &reply), io.EOF)
 }
 
-// download sends blocks until the client ends its direction.
+// download sends blocks until the client half-closes.
 func (s *server) download(c *served, events uint32) error {
 	if events&unix.EPOLLIN != 0 && c.send.end == 0 {
 		switch n, err := read(c.fd, s.scratch); {
@@ -183,7 +183,7 @@ func (s *server) download(c *served, events uint32) error {
 	return nil
 }
 
-// echo has at most one read's bytes in hand; while it has, it does not read.
+// echo buffers the bytes of one read at most, and reads no more until they are sent.
 func (s *server) echo(c *served, events uint32) error {
 	if len(c.rest) == 0 {
 		n, err := read(c.fd, s.scratch)
@@ -220,8 +220,8 @@ func (s *server) http(c *served) error {
 	return answerHTTP(c.fd, s.scratch[:n])
 }
 
-// answerHTTP answers when what was read ends a request. wrk sends one at a
-// time, which arrives in one piece or two.
+// answerHTTP answers once a request is complete. wrk sends one at a time, which
+// arrives in one or two pieces.
 func answerHTTP(fd int, read []byte) error {
 	if !bytes.HasSuffix(read, []byte("\r\n\r\n")) {
 		return nil

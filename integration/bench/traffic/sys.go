@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file holds every system call. They are raw: the Go scheduler is not told
-// of them, as a loop that is alone in its process needs no other goroutine to
-// run meanwhile. That saves some hundred nanoseconds each, and the wake-ups of
-// the runtime's monitor, which would be measured with the proxy.
+// This file has every system call. They are raw, without telling the Go scheduler:
+// the loop is the process's only goroutine. That saves some hundred nanoseconds each,
+// and the wake-ups of the runtime's monitor, which would be measured with the proxy.
 
 // loop is an epoll instance, level-triggered.
 type loop struct {
@@ -41,8 +40,8 @@ func (l *loop) control(op, fd int, events uint32) error {
 	return failed("epoll_ctl", errno)
 }
 
-// wait returns what is ready, at the latest after the timeout; negative is for
-// ever, 0 looks only.
+// wait returns the ready events, after the timeout at the latest; a negative timeout
+// waits forever, 0 does not wait.
 func (l *loop) wait(timeout time.Duration) ([]unix.EpollEvent, error) {
 	ts := unix.NsecToTimespec(max(int64(timeout), 0))
 	limit := &ts
@@ -64,8 +63,8 @@ func boolToInt(b bool) uintptr {
 	return 0
 }
 
-// sharpTimer lets a wait end when it should and not up to 50 µs later. The
-// setting is the thread's; threads that it starts inherit it.
+// sharpTimer sets the timer slack of this thread, and of those it starts, to the
+// minimum: a wait would end up to 50 µs late.
 func sharpTimer() error {
 	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0))
 }
@@ -90,8 +89,8 @@ func write(fd int, head, body []byte) (int, error) {
 	return int(n), nil
 }
 
-// writeMessage writes a message as a whole: where there is no room for 64
-// bytes something is wrong.
+// writeMessage writes a whole message; a socket without room for 64 bytes is an
+// error.
 func writeMessage(fd int, m *message) error {
 	n, err := write(fd, m[:], nil)
 	if err == nil && n < messageSize {
@@ -106,8 +105,8 @@ func endWrites(fd int) error {
 	return os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR))
 }
 
-// failed is nil, a plain EAGAIN, which callers compare, or an error with the
-// call's name.
+// failed returns nil, EAGAIN as it is, for callers to compare, or an error with the
+// name of the call.
 func failed(call string, errno unix.Errno) error {
 	switch errno {
 	case 0:
@@ -152,7 +151,7 @@ func listen(port int) (int, error) {
 	return fd, os.NewSyscallError("listen", unix.Listen(fd, 4096))
 }
 
-// accept returns EAGAIN when nobody waits.
+// accept returns EAGAIN when no connection waits.
 func accept(listener int) (int, netip.AddrPort, error) {
 	var sa unix.RawSockaddrInet6
 	size := uint32(unix.SizeofSockaddrInet6)
@@ -165,8 +164,8 @@ func accept(listener int) (int, netip.AddrPort, error) {
 	return int(n), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(p[0])<<8|uint16(p[1])), nil
 }
 
-// connect begins to connect from source to target. The socket is writable when
-// that has ended, one way or the other.
+// connect starts to connect from source to target. The socket is writable once it is
+// connected or has failed.
 func connect(source, target netip.AddrPort) (int, error) {
 	fd, sa, err := socket(source)
 	if err != nil {
@@ -187,7 +186,7 @@ func connect(source, target netip.AddrPort) (int, error) {
 	return fd, nil
 }
 
-// connected is how a connect that began has ended.
+// connected returns the result of a connect that was started.
 func connected(fd int) error {
 	n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && n != 0 {

@@ -1,7 +1,7 @@
-// Package traffic is the benchmark's own application and its clients. Both are
-// single loops over epoll that cost as little as a process can, since they
-// share the machine with what is measured. Every byte, every end of a stream
-// and every peer address is checked; see the types reply and checker.
+// Package traffic is the benchmark's application and its clients. Both are single
+// loops over epoll that cost as little as possible, since they share the machine
+// with what is measured. Bytes, ends of streams and peer addresses are checked; see
+// the types reply and checker.
 package traffic
 
 import (
@@ -22,8 +22,8 @@ const (
 	kindHTTP     = 'G' // "GET …": for wrk
 )
 
-// message is a request or a reply. The filler behind the fields is the same in
-// all of them, so that two messages can be compared as a whole.
+// message is a request or a reply. The padding after the fields is always the same,
+// so that whole messages can be compared.
 type message [messageSize]byte
 
 func newMessage(kind byte, nonce uint64) message {
@@ -50,12 +50,12 @@ func (m *message) peer() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(m[9:25])).Unmap(), binary.LittleEndian.Uint16(m[25:]))
 }
 
-// checkReply compares a reply with what it has to be. Where the variant does
-// not promise the client's port, any will do.
+// checkReply compares a reply with the expected one. Where the variant does not
+// promise the client's port, any port is right.
 func checkReply(got *message, request *message, local netip.AddrPort, exactPort bool, received int64) error {
 	seen := got.peer()
 	if seen.Addr() != local.Addr() || exactPort && seen.Port() != local.Port() {
-		return fmt.Errorf("the application saw %s, the client is %s", seen, local)
+		return fmt.Errorf("the application saw the peer %s, but the client is %s", seen, local)
 	}
 	if want := newReply(request, seen, received); *got != want {
 		return fmt.Errorf("wrong reply to %s: got % x, want % x", local, got[:35], want[:35])
@@ -70,8 +70,8 @@ const (
 	headerSize = 8
 )
 
-// pattern never repeats within a block, so that bytes that were lost, doubled
-// or moved do not fit.
+// pattern never repeats within a block, so that lost, repeated or reordered bytes
+// show.
 var pattern = func() []byte {
 	b := make([]byte, blockSize)
 	x := uint64(0x9e3779b97f4a7c15)
@@ -91,7 +91,7 @@ type sender struct {
 	head [headerSize]byte
 }
 
-// stop makes the next block that has not begun the last.
+// stop makes the next block that has not been started the last one.
 func (s *sender) stop() {
 	if s.end == 0 {
 		s.end = (s.off+blockSize-1)/blockSize*blockSize + blockSize
@@ -100,7 +100,7 @@ func (s *sender) stop() {
 
 func (s *sender) done() bool { return s.end > 0 && s.off == s.end }
 
-// next are the bytes up to the end of the block, in two parts.
+// next returns the bytes up to the end of the block, in two parts.
 func (s *sender) next() (head, body []byte) {
 	pos := s.off % blockSize
 	if pos >= headerSize {
@@ -114,9 +114,9 @@ func (s *sender) next() (head, body []byte) {
 	return s.head[pos:], pattern[headerSize:]
 }
 
-// checker checks the blocks of one stream: each header, and of each read the
-// first and the last bytes, which is where a relay that loses or repeats
-// something would show. (Each single byte is what the echo check compares.)
+// checker checks the blocks of one stream: each header, and the first and last bytes
+// of each read, where a relay's losses or repeats show. (The echo compares every
+// byte.)
 type checker struct {
 	off  int64 // bytes received
 	head [headerSize]byte
@@ -141,7 +141,7 @@ func (c *checker) take(b []byte) error {
 	return nil
 }
 
-// piece checks bytes that begin at pos of a block and do not leave it.
+// piece checks bytes from pos on that lie within one block.
 func (c *checker) piece(b []byte, pos int) error {
 	if pos < headerSize {
 		n := copy(c.head[pos:], b)
@@ -163,7 +163,7 @@ func (c *checker) piece(b []byte, pos int) error {
 	return nil
 }
 
-// complete tells whether the stream may end here.
+// complete reports whether the stream may end here.
 func (c *checker) complete() error {
 	if !c.last || c.off%blockSize != 0 {
 		return fmt.Errorf("stream ended early, at byte %d", c.off)

@@ -1,5 +1,5 @@
-// Command box is the test's own program in pods: it waits, serves, dials and
-// makes load.
+// Command box is the tests' program in pods: it waits, serves, dials and generates
+// load.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// pause waits for the end.
+// pause waits for SIGTERM.
 func pause([]string) error {
 	<-ended()
 	return nil
@@ -46,9 +46,9 @@ func ended() <-chan os.Signal {
 	return c
 }
 
-// serve listens on each address, logs who connects, tells them, and echoes
-// their lines until they close. At SIGTERM it closes its listeners, and ends
-// with the last connection.
+// serve listens on each address. It logs each client, sends it its address, and echoes
+// its lines until it closes. At SIGTERM it closes its listeners and ends with the last
+// connection.
 func serve(args []string) error {
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 	mptcp := fs.Bool("mptcp", false, "listen with MPTCP")
@@ -85,7 +85,7 @@ func serve(args []string) error {
 	return nil
 }
 
-// protocol is what a listener speaks; a kernel without MPTCP gives TCP.
+// protocol returns a listener's protocol; a kernel without MPTCP gives TCP.
 func protocol(ln *net.TCPListener) string {
 	const soProtocol, mptcp = 38, 262
 	raw, err := ln.SyscallConn()
@@ -111,9 +111,9 @@ func greet(c net.Conn) {
 	}
 }
 
-// hold keeps a connection to each address and sends a line over each ten times
-// a second, which must come back, until it is told to end; then the server's
-// end must come.
+// hold keeps a connection to each address open and sends a line over each ten times a
+// second, which must come back. At SIGTERM it half-closes and expects the server's end
+// of the stream.
 func hold(args []string) error {
 	end := ended()
 	type held struct {
@@ -157,8 +157,8 @@ func hold(args []string) error {
 	}
 }
 
-// dial connects to each address and prints a line for each: the address, its
-// own, and the greeting; or the address and the error.
+// dial connects to each address and prints a line for each: the address, the local
+// address, and the greeting; or the address and the error.
 func dial(args []string) error {
 	fs := flag.NewFlagSet("dial", flag.ContinueOnError)
 	request := fs.String("send", "", "`text` to send first, with \\r and \\n")
@@ -176,9 +176,9 @@ func dial(args []string) error {
 	return nil
 }
 
-// load makes connections to each address in turn, at a rate, until it is told
-// to end, has each greeted, and prints how many did not work and why. One that
-// is slow is not one that failed, hence its patience.
+// load makes connections to each address in turn, at a fixed rate until SIGTERM, reads
+// each greeting, and prints how many failed and why. Its timeout is long: a slow
+// connection has not failed.
 func load(args []string) error {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	rate := fs.Int("rate", 200, "connections a second")
@@ -221,7 +221,7 @@ func load(args []string) error {
 	}
 }
 
-// once is one connection: its own address, and what the server says.
+// once makes one connection and returns its local address and the greeting.
 func once(patience time.Duration, addr, request string) (own net.Addr, greeting string, err error) {
 	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {

@@ -1,4 +1,4 @@
-// empty does nothing: what it costs to run any Go program at all.
+// Command empty does nothing: it is the cost of running any Go program.
 package main
 
 func main() {}

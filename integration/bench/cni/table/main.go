@@ -1,5 +1,5 @@
-// table programs one empty nftables table in the network namespace at
-// CNI_NETNS: the least that a CNI plugin written in Go can do with nftables.
+// Command table makes one empty nftables table in the network namespace CNI_NETNS:
+// the least that a CNI plugin in Go can do with nftables.
 package main
 
 import (

@@ -1,0 +1,91 @@
+// Package adminhttp serves health checks and metrics on a port that every pod in the
+// cluster can reach, and keeps answering while others flood it. Its cost is bounded:
+// so many connections, and so much memory for each, in the process and in the kernel.
+//
+// It speaks HTTP/1.1 with one request a connection. net/http's server would do, but it
+// does not expose whether a connection waits for its peer or the peer for us, and that
+// decides which one may be reset: see door.
+package adminhttp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// patience is how long a peer may take to send its request, and again to take
+	// the answer.
+	patience = 5 * time.Second
+
+	// lingering is how long the peer may take to send its FIN after the answer.
+	lingering = 500 * time.Millisecond
+
+	requestBytes = 8 << 10
+
+	// The kernel's buffers of a connection. It takes twice as much.
+	sendBytes, receiveBytes = 16 << 10, 4 << 10
+
+	// shortagePause is the wait before the next try when descriptors or memory are
+	// short.
+	shortagePause = time.Second
+)
+
+// Serve answers requests on ln with h until ctx ends, and closes ln. It returns nil
+// then, an error only if the listener fails for good. A shortage of descriptors or
+// memory is logged and retried. A panic of h is logged and answered with 500.
+func Serve(ctx context.Context, log *slog.Logger, ln *net.TCPListener, h http.Handler) error {
+	if err := bound(ln); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	d := newDoor()
+	defer context.AfterFunc(ctx, func() {
+		ln.Close()
+		d.empty()
+	})()
+	for {
+		tcp, err := ln.AcceptTCP()
+		switch {
+		case err == nil:
+			if c, err := d.admit(tcp); err == nil {
+				go c.serve(log, h)
+			}
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default:
+			log.Warn("cannot accept on the admin port", "err", err, "again_in", shortagePause)
+			select {
+			case <-ctx.Done():
+			case <-time.After(shortagePause):
+			}
+		}
+	}
+}
+
+// bound sets the options that connections inherit from the listener.
+func bound(ln *net.TCPListener) error {
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		for _, o := range []struct{ level, option, value int }{
+			{unix.SOL_SOCKET, unix.SO_SNDBUF, sendBytes},
+			{unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBytes},
+			// The kernel hands over a connection once its request is here, or
+			// after a second: see door.
+			{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1},
+		} {
+			err = errors.Join(err, os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), o.level, o.option, o.value)))
+		}
+	})
+	return errors.Join(cerr, err)
+}

@@ -1,0 +1,142 @@
+// Package accesslog writes a line for each connection at its end, and others on request.
+package accesslog
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/drain"
+)
+
+// Event is what a record is about.
+type Event int
+
+// The events. Ended is of every connection.
+const (
+	Ended    Event = iota
+	Accepted       // written at debug level; Dst is the socket's own address
+	Open           // it has lived for a while
+)
+
+// Record is what the log says of a connection.
+type Record struct {
+	Via                 netip.AddrPort // who sent a PROXY header; port 0: over the unix socket; not valid: no header
+	Client, Dst, Source netip.AddrPort
+	Up, Down            int64 // bytes from the client, and to it
+	Took                time.Duration
+	Event
+	Outcome // of Ended
+}
+
+func (r *Record) level() slog.Level {
+	switch r.Event {
+	case Accepted:
+		return slog.LevelDebug
+	case Open:
+		return slog.LevelInfo
+	default:
+		return r.Outcome.level()
+	}
+}
+
+// Log writes records in a goroutine of its own: a slow reader of the log must not
+// stall an event loop and all its connections. When the queue is full, records are
+// dropped and counted.
+type Log struct {
+	log     *slog.Logger
+	records chan Record
+	dropped atomic.Int64 // since the start
+	done    chan struct{}
+}
+
+const queueSize = 1024 // records
+
+// New starts the writer, which Close ends. The logger's level may change at any time.
+func New(log *slog.Logger) *Log {
+	l := &Log{log: log, records: make(chan Record, queueSize), done: make(chan struct{})}
+	go l.write()
+	return l
+}
+
+// Add queues a record without waiting for it to be written. It may be called from
+// any goroutine, until Close.
+func (l *Log) Add(r Record) {
+	if !l.log.Enabled(context.Background(), r.level()) {
+		return
+	}
+	select {
+	case l.records <- r:
+	default:
+		l.dropped.Add(1)
+	}
+}
+
+// Debug reports whether records of debug level are written.
+func (l *Log) Debug() bool { return l.log.Enabled(context.Background(), slog.LevelDebug) }
+
+// Dropped is how many records were lost so far because the output was blocked.
+func (l *Log) Dropped() int64 { return l.dropped.Load() }
+
+// Busy reports whether records wait to be written.
+func (l *Log) Busy() bool { return len(l.records) > 0 }
+
+// Close returns when all is written, or after a second if the output is blocked.
+func (l *Log) Close() {
+	close(l.records)
+	drain.LogBounded(func() { <-l.done })
+}
+
+func (l *Log) write() {
+	defer close(l.done)
+	reported := int64(0)
+	report := func() {
+		if n := l.dropped.Load(); n > reported {
+			l.log.Warn("log output blocked: connection records dropped", "lines", n-reported)
+			reported = n
+		}
+	}
+	defer report()
+	for r := range l.records {
+		report()
+		l.line(&r)
+	}
+}
+
+func (l *Log) line(r *Record) {
+	attrs := make([]slog.Attr, 0, 9)
+	attrs = append(attrs, slog.Any("client", r.Client))
+	what := "connection"
+	switch r.Event {
+	case Accepted:
+		what = "accepted"
+		attrs = append(attrs, slog.Any("local", r.Dst))
+	case Open:
+		what = "connection is open"
+		attrs = append(attrs, r.traffic()...)
+	case Ended:
+		attrs = append(attrs, r.traffic()...)
+		attrs = append(attrs, slog.String("end", r.How))
+	}
+	if r.Via.Port() != 0 {
+		attrs = append(attrs, slog.Any("via", r.Via))
+	} else if r.Via.IsValid() {
+		attrs = append(attrs, slog.String("via", "unix"))
+	}
+	if r.Err != nil {
+		attrs = append(attrs, slog.Any("err", r.Err))
+	}
+	l.log.LogAttrs(context.Background(), r.level(), what, attrs...)
+}
+
+func (r *Record) traffic() []slog.Attr {
+	return []slog.Attr{
+		slog.Any("dst", r.Dst),
+		slog.Any("source", r.Source),
+		slog.Int64("bytes_up", r.Up),
+		slog.Int64("bytes_down", r.Down),
+		slog.Float64("seconds", float64(r.Took.Microseconds())/1e6),
+	}
+}

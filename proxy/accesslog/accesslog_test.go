@@ -1,0 +1,87 @@
+package accesslog
+
+import (
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+)
+
+// blockedWriter is a log output that takes nothing while it is locked.
+type blockedWriter struct {
+	mu  sync.Mutex
+	out strings.Builder
+}
+
+func (w *blockedWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(b)
+}
+
+// TestBlocked: while the output is blocked Add does not wait, and the records that
+// are dropped are counted.
+func TestBlocked(t *testing.T) {
+	w := &blockedWriter{}
+	l := New(slog.New(slog.NewTextHandler(w, nil)))
+	w.mu.Lock()
+	const lines = 3 * queueSize
+	for range lines {
+		l.Add(Record{Outcome: Outcome{How: Closed}})
+	}
+	w.mu.Unlock()
+	lab.Eventually(t, "what is kept is written", func() error {
+		if l.Busy() {
+			return io.ErrShortWrite
+		}
+		return nil
+	})
+	l.Add(Record{Outcome: Outcome{How: "the last"}})
+	l.Close()
+	out := w.out.String()
+	written := strings.Count(out, "msg=connection")
+	// One record was in the writer's hands.
+	if written < queueSize || written > queueSize+2 {
+		t.Errorf("%d lines are written, want what the queue holds: %d", written, queueSize)
+	}
+	if n := written + int(l.Dropped()); n != lines+1 {
+		t.Errorf("%d lines are written or dropped, want %d", n, lines+1)
+	}
+	if !strings.Contains(out, `connection records dropped" lines=`) || !strings.Contains(out, `"the last"`) {
+		t.Errorf("the dropped records are not counted, or the last is not written:\n%.300s", out)
+	}
+}
+
+// TestLevels: a record below the level is not written, and the level may change.
+func TestLevels(t *testing.T) {
+	for _, tt := range []struct {
+		level slog.Level
+		want  string // how those end that are written
+	}{
+		{slog.LevelError, ""},
+		{slog.LevelWarn, "exhausted"},
+		{slog.LevelInfo, "closed exhausted"},
+		{slog.LevelDebug, "client silent closed exhausted"},
+	} {
+		var out strings.Builder
+		var level slog.LevelVar
+		level.Set(slog.LevelError)
+		l := New(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: &level})))
+		level.Set(tt.level)
+		for _, how := range []string{Silent, Closed, Exhausted} {
+			l.Add(Record{Outcome: Outcome{How: how}})
+		}
+		l.Close()
+		var got []string
+		for line := range strings.Lines(out.String()) {
+			_, how, _ := strings.Cut(line, "end=")
+			got = append(got, strings.Trim(how, "\"\n"))
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%v: %q, want %q", tt.level, got, tt.want)
+		}
+	}
+}
