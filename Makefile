@@ -27,7 +27,7 @@ export CGO_ENABLED = 0
 # Installs what a target needs and the machine lacks: internal/setup/list.txt.
 setup = go build -o bin/setup ./internal/setup && bin/setup
 
-.PHONY: help build upstream demo check test race kernels fresh lint fmt bench bench-cni e2e e2e-down clean
+.PHONY: help build upstream demo check test race fuzz kernels fresh lint fmt bench bench-cni e2e e2e-down clean
 .PHONY: demo-needs test-needs race-needs kernels-needs fresh-needs bench-needs bench-cni-needs e2e-needs
 .PHONY: all images tproxy tproxy-poc server load-image kind-load release
 
@@ -53,6 +53,12 @@ test: test-needs race ## every test, on the real kernel; a test that lacks root 
 
 race: race-needs ## the sidecar's tests, with the race detector
 	CGO_ENABLED=1 go test -race -count=1 -timeout 15m ./proxy/...
+
+FUZZTIME ?= 10m
+
+fuzz: ## every fuzz target, FUZZTIME each: for a night
+	@grep -rn --include='*_test.go' '^func Fuzz' . | sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[A-Za-z0-9]*)\(.*|\1 \2|' | sort | while read -r dir name; do \
+		echo "$$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" | grep -v '^fuzz: elapsed' || exit; done
 
 KERNELS ?= 6.1 6.12
 

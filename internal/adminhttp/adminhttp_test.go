@@ -15,7 +15,7 @@ import (
 )
 
 // start serves a few kinds of answers, and returns where.
-func start(t *testing.T) (url string, log *lab.Output) {
+func start(t testing.TB) (url string, log *lab.Output) {
 	t.Helper()
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)

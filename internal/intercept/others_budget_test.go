@@ -3,12 +3,15 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
@@ -91,5 +94,31 @@ func TestTooMany(t *testing.T) {
 	}
 	if diff := cmp.Diff(error(Taken(others)), Check(pod.Path(), c, required)); diff != "" {
 		t.Errorf("CHECK (-want +got):\n%s", diff)
+	}
+}
+
+// TestDeepChains: chains of iptables-legacy that jump each to the next do not exhaust
+// the stack; nftables allows no such depth.
+func TestDeepChains(t *testing.T) {
+	lab.Need(t, "iptables-legacy-restore")
+	pod, c := newPod(t), Default(contract.ModeNAT)
+	const deep = 15_000
+	var rules strings.Builder
+	fmt.Fprintln(&rules, "*nat")
+	for i := range deep {
+		fmt.Fprintf(&rules, ":c%d - [0:0]\n", i)
+	}
+	fmt.Fprintln(&rules, "-A PREROUTING -j c0")
+	for i := range deep - 1 {
+		fmt.Fprintf(&rules, "-A c%d -j c%d\n", i, i+1)
+	}
+	fmt.Fprintf(&rules, "-A c%d -p tcp -j REDIRECT --to-ports 9999\nCOMMIT\n", deep-1)
+	file := filepath.Join(t.TempDir(), "rules") // too long for an argument
+	if err := os.WriteFile(file, []byte(rules.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pod.Run("iptables-legacy-restore", file)
+	if others, err := Others(pod.Path(), c); len(others) != 0 || !errors.Is(err, errTooMany) {
+		t.Errorf("%v, %v", others, err)
 	}
 }

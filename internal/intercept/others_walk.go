@@ -43,6 +43,7 @@ type taker struct {
 // What one look for other interceptors may cost, whatever is in the pod.
 const (
 	mostSteps     = 50_000 // 64 bytes of a rule, about an expression, are one
+	mostDepth     = 64     // jumps within jumps: nftables allows 16, iptables-legacy any number
 	mostAddresses = 16     // of a family
 	mostOthers    = 20     // that are named,
 	mostTakers    = 10     // and of one base chain
@@ -62,15 +63,21 @@ type walk struct {
 	chains map[string][][]byte
 	see    func(rule []byte) seenRule
 	left   *budget
+	depth  int
 	found  []taker
 }
 
 // through sends connections to some ports through a chain, and returns the ports of
 // those that come out at its end or return.
 func (w *walk) through(chain string, in portSet) (out portSet) {
+	if w.depth == mostDepth {
+		w.left.spend(mostSteps)
+	}
 	if !w.left.spend(1) {
 		return in
 	}
+	w.depth++
+	defer func() { w.depth-- }()
 	for i, rule := range w.chains[chain] {
 		if in.empty() || !w.left.spend(1+len(rule)/64) {
 			break

@@ -87,14 +87,17 @@ func Read(six bool, name string) (*Table, error) {
 	if err := getsockopt(fd, level, getEntries, blob); err != nil {
 		return nil, err
 	}
-	return parse(six, blob[entriesHeader:], int(u32(info, infoHookEntry+4*prerouting)), int(u32(info, infoUnderflow+4*prerouting)))
+	return Parse(six, blob[entriesHeader:], int(u32(info, infoHookEntry+4*prerouting)), int(u32(info, infoUnderflow+4*prerouting)))
 }
 
-// parse splits a table's entries into chains. A chain of a user's begins behind an
+// Parse splits a table's entries into chains. A chain of a user's begins behind an
 // entry with the target ERROR, which has its name.
-func parse(six bool, entries []byte, first, policy int) (*Table, error) {
+func Parse(six bool, entries []byte, first, policy int) (*Table, error) {
 	t := &Table{Chains: map[string][][]byte{}, At: map[int]string{}}
-	const targetHeader = 32
+	const (
+		entryRest    = 24 // of the struct, from its field target_offset
+		targetHeader = 32
+	)
 	chain := ""
 	for at := 0; at < len(entries); {
 		rule := entries[at:]
@@ -103,7 +106,7 @@ func parse(six bool, entries []byte, first, policy int) (*Table, error) {
 			return nil, errCut
 		}
 		target, next := int(u16(rule, field)), int(u16(rule, field+2))
-		if next > len(rule) || target+targetHeader > next {
+		if next > len(rule) || target < field+entryRest || target+targetHeader > next {
 			return nil, errCut
 		}
 		rule = rule[:next]
