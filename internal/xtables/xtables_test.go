@@ -28,16 +28,16 @@ func TestParse(t *testing.T) {
 		entry("ERROR", "MINE"), entry("DNAT", ""), entry("", ""),
 		entry("ERROR", "ERROR"),
 	)
-	table, err := parse(false, blob, 0, size)
+	table, err := Parse(false, blob, 0, size)
 	if err != nil || len(table.Chains["PREROUTING"]) != 2 || len(table.Chains["MINE"]) != 2 || len(table.Chains) != 2 || table.At[4*size] != "MINE" {
 		t.Errorf("%d chains, MINE at %v, %v", len(table.Chains), table.At, err)
 	}
 	for n := 1; n < size; n++ { // whatever is cut off, nothing is read behind the end
-		if _, err := parse(false, blob[:len(blob)-n], 0, size); !errors.Is(err, errCut) {
+		if _, err := Parse(false, blob[:len(blob)-n], 0, size); !errors.Is(err, errCut) {
 			t.Fatalf("%d bytes less: %v", n, err)
 		}
 	}
-	if _, err := parse(true, make([]byte, 300), 0, 0); !errors.Is(err, errCut) {
+	if _, err := Parse(true, make([]byte, 300), 0, 0); !errors.Is(err, errCut) {
 		t.Errorf("zeros: %v", err) // they would be read for ever
 	}
 }
