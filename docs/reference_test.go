@@ -116,7 +116,7 @@ func TestKernelOptions(t *testing.T) {
 			options[m[1]] = append(options[m[1]], row[0])
 		}
 	}
-	paths, err := filepath.Glob("../internal/intercept/testdata/*")
+	paths, err := filepath.Glob("../internal/intercept/testdata/*.*")
 	if err != nil || len(paths) < 4 {
 		t.Fatal(paths, err)
 	}
