@@ -194,11 +194,11 @@ func TestDrift(t *testing.T) {
 			{"sysctl -qw net.ipv4.tcp_fwmark_accept=0", "sysctl net.ipv4.tcp_fwmark_accept is 0"},
 		} {
 			p.Pod.Run(strings.Fields(drift.change)...)
-			if out, err := p.try(t, p.plugin, "CHECK"); err == nil || !strings.Contains(strings.ReplaceAll(out, `\"`, `"`), drift.names) {
-				t.Errorf("%s: CHECK says %q", drift.change, out)
+			if out, err := p.cni("check"); err == nil || !strings.Contains(strings.ReplaceAll(out, `\"`, `"`), drift.names) {
+				t.Errorf("%s: check says %q", drift.change, out)
 			}
 			p.ours(t, "ADD")
-			if out, err := p.try(t, p.plugin, "CHECK"); err != nil {
+			if out, err := p.cni("check"); err != nil {
 				t.Errorf("%s: not repaired: %s", drift.change, out)
 			}
 		}
