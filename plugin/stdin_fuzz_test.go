@@ -11,7 +11,7 @@ import (
 )
 
 // FuzzStdin: whatever a runtime writes to stdin, the outcome is an error of the CNI
-// specification in printable text, or a request whose result goes on as JSON.
+// specification, about annotations in printable text (run makes the others so), or a request whose result goes on as JSON.
 func FuzzStdin(f *testing.F) {
 	const prev = `"prevResult":{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"/run/netns/x"}],"ips":[{"address":"10.0.0.2/24","interface":0}]}`
 	f.Add([]byte(`{"cniVersion":"1.0.0","name":"net","type":"tproxy-cni","mode":"nat",`+prev+`}`), "eth0")

@@ -100,8 +100,7 @@ func TestTooMany(t *testing.T) {
 // TestDeepChains: chains of iptables-legacy that jump each to the next do not exhaust
 // the stack; nftables allows no such depth.
 func TestDeepChains(t *testing.T) {
-	lab.Need(t, "iptables-legacy-restore")
-	pod, c := newPod(t), Default(contract.ModeNAT)
+	lab.Need(t, "iptables-legacy-restore", "ip6tables-legacy-restore")
 	const deep = 15_000
 	var rules strings.Builder
 	fmt.Fprintln(&rules, "*nat")
@@ -117,8 +116,11 @@ func TestDeepChains(t *testing.T) {
 	if err := os.WriteFile(file, []byte(rules.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	pod.Run("iptables-legacy-restore", file)
-	if others, err := Others(pod.Path(), c); len(others) != 0 || !errors.Is(err, errTooMany) {
-		t.Errorf("%v, %v", others, err)
+	for _, restore := range []string{"iptables-legacy-restore", "ip6tables-legacy-restore"} {
+		pod := newPod(t)
+		pod.Run(restore, file)
+		if others, err := Others(pod.Path(), Default(contract.ModeNAT)); len(others) != 0 || !errors.Is(err, errTooMany) {
+			t.Errorf("%s: %v, %v", restore, others, err)
+		}
 	}
 }
