@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -53,6 +56,10 @@ func TestCommandLine(t *testing.T) {
 		{args: []string{"setup"}, status: 2, stderr: []string{"--mode is missing (want nat or tproxy)"}},
 		{args: []string{"setup", "--mode", "none"}, status: 2, stderr: []string{"--mode is missing"}},
 		{args: []string{"inject", "-f", "/not/there.yaml"}, status: 1, stderr: []string{"/not/there.yaml"}},
+		{args: []string{"uninject", "-f", "/not/there.yaml", "-f", "/nor/there.yaml"}, status: 1, stderr: []string{"/not/there.yaml", "/nor/there.yaml"}},
+		{args: []string{"inject", "-f="}, status: 1, stderr: []string{"no such file"}},
+		{args: []string{"uninject", "--mode", "nat"}, status: 2, stderr: []string{"flag provided but not defined: -mode"}},
+		{args: []string{"install", "--mode", "nat", "--exempt-namespaces", "demo,Bad"}, status: 2, stderr: []string{`flag --exempt-namespaces "demo,Bad": "Bad" is no namespace`}},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
 			status, stdout, stderr := call(tc.env, "", tc.args...)
@@ -88,7 +95,19 @@ func TestNodeDefaults(t *testing.T) {
 func TestInject(t *testing.T) {
 	const pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - {name: app, image: app}\n"
 	status, stdout, stderr := call(map[string]string{"TPROXY_IMAGE": "example.test/proxy:1"}, pod, "inject", "--mode", "nat")
-	if status != 0 || !strings.Contains(stdout, "image: example.test/proxy:1") || !strings.Contains(stdout, "tproxy-cni.io/mode") {
+	if status != 0 || !strings.Contains(stdout, "image: example.test/proxy:1") || !strings.Contains(stdout, "tproxy-cni.io/mode") || stderr != "pods: 1 with the sidecar now\n" {
+		t.Errorf("status %d\n%s\n%s", status, stdout, stderr)
+	}
+	if status, back, stderr := call(nil, stdout, "uninject"); status != 0 || back != pod {
+		t.Errorf("uninject: status %d\n%s\n%s", status, back, stderr)
+	}
+	// Every -f counts, in its order.
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		must(t, os.WriteFile(filepath.Join(dir, name+".yaml"), []byte(strings.Replace(pod, "name: a", "name: "+name, 1)), 0o644))
+	}
+	status, stdout, stderr = call(nil, pod, "inject", "-f", filepath.Join(dir, "b.yaml"), "-f", "-", "-f", dir, "--image", "v1")
+	if names := regexp.MustCompile(`name: [ab]}`).FindAllString(stdout, -1); status != 0 || strings.Join(names, "") != "name: b}name: a}name: a}name: b}" || strings.Count(stdout, "---\n") != 3 {
 		t.Errorf("status %d\n%s\n%s", status, stdout, stderr)
 	}
 }

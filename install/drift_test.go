@@ -22,8 +22,8 @@ import (
 // calls it.
 var drifts = []struct{ change, names string }{
 	{"nft flush chain inet tproxy_cni spoofed", "the rule of chain spoofed that lets uid 7089 open the spoofed leg is missing"},
-	{"ip rule del pref 1 fwmark 0x1000/0x1000 lookup 29808", `ipv4 rule \"1: from all fwmark 0x1000/0x1000 lookup 29808\" is missing`},
-	{"ip -6 rule del pref 1 fwmark 0x1000/0x1000 lookup 29808", `ipv6 rule \"1: from all fwmark 0x1000/0x1000 lookup 29808\" is missing`},
+	{"ip rule del pref 0 fwmark 0x1000/0x1000 lookup 29808", `ipv4 rule \"0: from all fwmark 0x1000/0x1000 lookup 29808\" is missing`},
+	{"ip -6 rule del pref 0 fwmark 0x1000/0x1000 lookup 29808", `ipv6 rule \"0: from all fwmark 0x1000/0x1000 lookup 29808\" is missing`},
 	{"sysctl -qw net.ipv4.fwmark_reflect=0", "sysctl net.ipv4.fwmark_reflect is 0, not 1"},
 	{"nft flush ruleset", "table inet tproxy_cni is missing"},
 	{"nft insert rule inet tproxy_cni output accept", "rule 1 of chain output of table inet tproxy_cni is unexpected"},

@@ -167,22 +167,20 @@ func TestService(t *testing.T) {
 		t.Errorf("SIGTERM changed the node:\n%s", diff)
 	}
 
-	u := n.start("uninstall")
-	u.want("/readyz", 200, "uninstalled")
+	u := n.start("uninstall", "--cni-cache-dir", t.TempDir())
+	u.want("/readyz", 200, "uninstalled: no configuration names the plugin", binary+" stays, and no cached configuration names it; uninstall --remove-binary takes it out")
 	n.wantPlugins(base...)
-	if left := n.Programs(); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
+	must(t, n.CheckProgram())
 	// An old installer, just before its end, installs once more.
 	_, err = n.Installer().Install(t.Context())
 	must(t, err)
 	n.wantPlugins(base...)
-	lab.Eventually(t, "binary gone", func() error {
-		if left := n.Programs(); len(left) > 0 {
-			return fmt.Errorf("left: %d files", len(left))
-		}
-		return nil
-	})
+	u.stop()
+	u = n.start("uninstall", "--cni-cache-dir", t.TempDir(), "--remove-binary")
+	u.want("/readyz", 200, "uninstalled, nothing is left")
+	if left := n.Programs(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
 	u.stop()
 }
 

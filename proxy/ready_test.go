@@ -13,7 +13,13 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
-func (p *pod) config() intercept.Config { return intercept.Default(contract.Mode(p.mode)) }
+func (p *pod) config() intercept.Config {
+	c := intercept.Default(contract.Mode(p.mode))
+	if !lab.Has(p.t, lab.EgressHook) {
+		c.PacketGuard = contract.PacketGuardBestEffort
+	}
+	return c
+}
 
 // faults are pods in which the plugin's rules are missing or broken, and the reason
 // that the sidecar gives.

@@ -58,7 +58,7 @@ func TestLines(t *testing.T) {
 		exit   int
 	}{
 		{"nothing asks", func(*Facts) {}, "no pod asks for interception, 0 faults", "", 0},
-		{"entry", func(*Facts) {}, " √ entry in /etc/cni/net.d/10-flannel.conflist, default mode nat", "", 0},
+		{"entry", func(*Facts) {}, " √ entry in /etc/cni/net.d/10-flannel.conflist, default mode nat; exempt namespaces: kube-*,openshift-*", "", 0},
 		{"no default", func(f *Facts) { f.Sight.Entry = []byte(`{"type":"tproxy-cni"}`) }, " √ entry in /etc/cni/net.d/10-flannel.conflist, for pods with the annotation", "", 0},
 		{"no entry", func(f *Facts) {
 			f.Sight.Entry, f.Sight.EntryErr = nil, errors.New("10-flannel.conflist: entry missing")

@@ -17,7 +17,8 @@ import (
 
 // Drift is how a pod's kernel state differs from what Apply programs, one
 // sentence for each difference: "the rule of chain spoofed that lets uid 7089
-// open the spoofed leg is missing".
+// open the spoofed leg is missing". The first says so if another version of the plugin
+// has programmed the pod: "v0.1.0 of the plugin has programmed this pod, and this is v0.2.0".
 type Drift []string
 
 func (d Drift) Error() string { return strings.Join(d, "; ") }
@@ -81,12 +82,16 @@ func (k *Checker) CheckAgain(ctx context.Context, path string, c Config, require
 func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) error {
 	var drift Drift
 	var others Taken
+	want, err := k.wanted(c)
+	if err != nil {
+		return err
+	}
 	now, err := p.generation(c.Interface)
 	if err != nil {
 		return err
 	}
 	if !seen.same(now) {
-		if drift, err = k.checkTables(p, c, required); err != nil {
+		if drift, err = p.checkTables(want, required); err != nil {
 			return err
 		}
 		if others, err = p.others(c); err != nil && !errors.Is(err, errTooMany) {
@@ -94,13 +99,23 @@ func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) e
 		}
 		*seen = Seen{now, len(drift) == 0 && len(others) == 0, 0}
 	}
-	for _, f := range p.familiesOf(c.Interface, c.Mode) {
-		diffs, err := f.check(p.link)
+	guard, err := p.checkGuard(c, want)
+	if err != nil {
+		return err
+	}
+	drift = append(drift, guard...)
+	for _, f := range p.familiesOf(c.Interface, c.Mode, c.ProxyUID) {
+		rules, err := f.checkRules(p)
 		if err != nil {
 			return err
 		}
-		drift = append(drift, diffs...)
+		routes, err := f.checkRoutes(p.link)
+		if err != nil {
+			return err
+		}
+		drift = append(append(drift, rules...), routes...)
 	}
+	drift = append(drift, p.checkGroup(c.Interface)...)
 	values, err := checkSysctls(p.ns, c.Mode)
 	if err != nil {
 		return err
@@ -108,6 +123,15 @@ func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) e
 	drift = append(drift, values...)
 	if p.lo.Attrs().RawFlags&unix.IFF_UP == 0 {
 		drift = append(drift, "interface lo is down")
+	}
+	if len(drift) > 0 {
+		other, err := p.otherVersion()
+		if err != nil {
+			return err
+		}
+		if other != "" {
+			drift = append(Drift{other}, drift...)
+		}
 	}
 	switch {
 	case len(drift) == 0 && len(others) == 0:
@@ -121,16 +145,12 @@ func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) e
 }
 
 // checkTables is the part of Check that reads nftables.
-func (k *Checker) checkTables(p *pod, c Config, required []netip.Addr) (Drift, error) {
-	want, err := k.wanted(c)
-	if err != nil {
-		return nil, err
-	}
+func (p *pod) checkTables(want wanted, required []netip.Addr) (Drift, error) {
 	have, err := p.readTables()
 	if err != nil {
 		return nil, err
 	}
-	drift := Drift(diffTables(want, have))
+	drift := Drift(diffTables(want.tables, have))
 	own, err := p.checkOwn(required)
 	if err != nil {
 		return nil, err

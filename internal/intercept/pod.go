@@ -20,6 +20,7 @@ type pod struct {
 	ns    ns.NetNS
 	link  *netlink.Handle
 	raw   *mnl.Conn      // nftables, in messages
+	rules *mnl.Conn      // rtnetlink, in messages; see rtnetlink
 	nft   *nftables.Conn // nftables, in the library's words; see library
 	lo    netlink.Link
 	ipv6  bool // lo can have IPv6 routes
@@ -80,6 +81,9 @@ func (p *pod) close() {
 	if p.raw != nil {
 		_ = p.raw.Close()
 	}
+	if p.rules != nil {
+		_ = p.rules.Close()
+	}
 	if p.nft != nil {
 		_ = p.nft.CloseLasting()
 	}
@@ -90,17 +94,18 @@ func (p *pod) close() {
 }
 
 // familiesOf are the families that the pod has, for its interface of that name,
-// which may be gone, in a mode; "" where that is not known.
-func (p *pod) familiesOf(ifname string, mode contract.Mode) []family {
+// which may be gone, in a mode with a sidecar of that uid; "" and 0 where that is not
+// known.
+func (p *pod) familiesOf(ifname string, mode contract.Mode, uid uint32) []family {
 	link, err := p.link.LinkByName(ifname)
 	if err != nil {
 		link = nil
 	}
-	return p.families(link, mode)
+	return p.families(link, mode, uid)
 }
 
 // families are those that the pod has, for its interface; nil where it is gone.
-func (p *pod) families(link netlink.Link, mode contract.Mode) []family {
+func (p *pod) families(link netlink.Link, mode contract.Mode, uid uint32) []family {
 	eth4, eth6 := 0, 0
 	if link != nil {
 		eth4 = link.Attrs().Index
@@ -110,7 +115,7 @@ func (p *pod) families(link netlink.Link, mode contract.Mode) []family {
 			eth6 = eth4
 		}
 	}
-	all := families(mode, p.lo.Attrs().Index, eth4, eth6)
+	all := families(mode, uid, p.lo.Attrs().Index, eth4, eth6)
 	if !p.ipv6 {
 		return all[:1]
 	}

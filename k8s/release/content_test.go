@@ -135,7 +135,7 @@ func checkChart(t *testing.T, dir string) {
 	if diff := cmp.Diff(want, packed); diff != "" {
 		t.Errorf("files (-source +chart):\n%s", diff)
 	}
-	for _, distribution := range []string{"gke", "k3d", "k3s", "kind", "kubeadm", "microk8s"} {
+	for _, distribution := range distributions {
 		values, err := util.ToRenderValues(c, map[string]any{"distribution": distribution, "inject": true},
 			common.ReleaseOptions{Name: "tproxy-cni", Namespace: "tproxy-cni"}, common.DefaultCapabilities)
 		if err != nil {

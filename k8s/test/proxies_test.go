@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,7 +96,8 @@ func mountOf(pod corev1.PodSpec, c corev1.Container, config string) string {
 }
 
 // TestInjectAnother: the chart's admission policy adds another proxy as package inject
-// does, whatever the pod chose.
+// does, whatever the pod chose, and leaves a pod as it is that has this proxy or our
+// sidecar.
 func TestInjectAnother(t *testing.T) {
 	file := read(t, root+"proxies/haproxy-http/sidecar.yaml")
 	const image = "example.org/tproxy-cni:v1"
@@ -110,14 +112,24 @@ func TestInjectAnother(t *testing.T) {
 			validating = o
 		}
 	}
-	for name, text := range pods {
+	all := maps.Clone(pods) // one that has our sidecar keeps that
+	all["has another"] = `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
+spec: {initContainers: [{name: proxy, image: mine, restartPolicy: Always, securityContext: {runAsUser: 7089}}], containers: [{name: web, image: web}]}`
+	all["has another as a container"] = `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
+spec: {containers: [{name: web, image: web}, {name: proxy, image: mine, securityContext: {runAsUser: 7089}}]}`
+	for name, text := range all {
 		t.Run(name, func(t *testing.T) {
-			got := mutate(t, mutating, only[*corev1.Pod](t, decode(t, []byte(podHead+text))))
-			var out bytes.Buffer
-			if err := inject.Inject(strings.NewReader(podHead+text), &out, inject.Options{Sidecar: file, Image: image}); err != nil {
-				t.Fatal(err)
+			in := only[*corev1.Pod](t, decode(t, []byte(podHead+text)))
+			got, want := mutate(t, mutating, in), in
+			if !hasIt(name) {
+				var out bytes.Buffer
+				if err := inject.Inject(strings.NewReader(podHead+text), &out, inject.Options{Sidecar: file, Image: image}); err != nil {
+					t.Fatal(err)
+				}
+				want = only[*corev1.Pod](t, decode(t, out.Bytes()))
 			}
-			want := only[*corev1.Pod](t, decode(t, out.Bytes()))
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("pod (-inject +policy):\n%s", diff)
 			}

@@ -1,0 +1,188 @@
+package intercept
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	mnl "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// mostTries bounds how often rules are put in their order while other software adds
+// its own.
+const mostTries = 5
+
+// placeRules puts f's rules where they belong. At no moment does a packet find neither
+// the old state nor the new one: all is added before anything is deleted. The routes
+// of table 29808 have to be there.
+func (f family) placeRules(p *pod) error { return f.settle(p, f.planPlace) }
+
+// removeRules is placeRules undone, and what an earlier version did.
+func (f family) removeRules(p *pod) error { return f.settle(p, f.planRemove) }
+
+// settle does what plan says until that is nothing.
+func (f family) settle(p *pod, plan func(have []ipRule) (add, del []ipRule)) error {
+	for range mostTries {
+		have, err := f.listRules(p)
+		if err != nil {
+			return err
+		}
+		add, del := plan(have)
+		if len(add)+len(del) == 0 {
+			return nil
+		}
+		for _, r := range add {
+			if err := p.changeRule(unix.RTM_NEWRULE, mnl.Create, r); err != nil {
+				return fmt.Errorf("add %s rule %q: %w", f.name, r, err)
+			}
+		}
+		for _, r := range del {
+			if err := p.changeRule(unix.RTM_DELRULE, 0, r); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("delete %s rule %q: %w", f.name, r, err)
+			}
+		}
+	}
+	return fmt.Errorf("%s rules: other software changes them all the time", f.name)
+}
+
+// planPlace says what makes the rules of the pod those of f: with the kernel's for table
+// local gone where f hides that, no other one for our mark, and ahead of all others but
+// the kernel's.
+func (f family) planPlace(have []ipRule) (add, del []ipRule) {
+	return f.plan(have, f.rules, func(r ipRule) bool { return f.ours(r) || f.hidesLocal() && r.local() })
+}
+
+// planRemove says what makes the rules those of a pod without f.
+func (f family) planRemove(have []ipRule) (add, del []ipRule) {
+	var first []ipRule
+	if f.hidesLocal() {
+		first = []ipRule{kernelRule(uint8(f.af))}
+	}
+	return f.plan(have, first, func(r ipRule) bool { return f.ours(r) || f.hidesLocal() && r.local() && r.priority == 0 })
+}
+
+// plan says what brings first to the head of the rules and takes out those for which
+// gone is true. Rules of priority 0 have the order in which they came, so the rest of
+// these goes and comes anew, in its order. The kernel's rule for table local is left at
+// the head.
+//
+// A request to delete a rule takes the first that has what the request names, though it
+// may have more: "0: lookup local" can mean "0: lookup local suppress_prefixlength 0".
+// So those of priority 0 are deleted from the head on, where each is the first. But
+// "unreachable" never stays behind the look-up that goes before it.
+func (f family) plan(have, first []ipRule, gone func(ipRule) bool) (add, del []ipRule) {
+	old, others, late := []ipRule{}, []ipRule{}, []ipRule{}
+	leads := true
+	for _, r := range have {
+		switch {
+		case r.priority > 0:
+			if gone(r) {
+				late = append(late, r)
+			}
+			continue
+		case leads && r.local() && !gone(r):
+			continue
+		}
+		leads = false
+		if old = append(old, r); !gone(r) {
+			others = append(others, r)
+		}
+	}
+	add, del = slices.Concat(first, others), old
+	if n := len(old); n <= len(add) && slices.EqualFunc(old, add[:n], ipRule.same) {
+		add, del = add[n:], nil
+	}
+	del = append(del, late...)
+	slices.SortStableFunc(del, func(a, b ipRule) int { return lookups(a) - lookups(b) })
+	return add, del
+}
+
+// lookups is 0 for our rule that drops.
+func lookups(r ipRule) int {
+	if r.forMark() && r.action == unix.FR_ACT_UNREACHABLE {
+		return 0
+	}
+	return 1
+}
+
+// ours reports whether r is a rule of the plugin's, of this version or an earlier one,
+// or another one for our mark that goes first.
+func (f family) ours(r ipRule) bool {
+	return r.forMark() && r.priority <= earlierMarkedPriority || r.forAnswers() || slices.ContainsFunc(f.rules, r.same) ||
+		f.hidesLocal() && r.same(localRule(uint8(f.af), earlierLocalPriority, 0))
+}
+
+// hasRules reports whether one of the plugin's rules is there.
+func (f family) hasRules(p *pod) (bool, error) {
+	have, err := f.listRules(p)
+	return slices.ContainsFunc(have, f.ours), err
+}
+
+// checkRules names what is missing of f, and what is there in spite of it.
+func (f family) checkRules(p *pod) (diffs []string, err error) {
+	have, err := f.listRules(p)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range f.rules {
+		if !slices.ContainsFunc(have, r.same) {
+			diffs = append(diffs, fmt.Sprintf("%s rule %q is missing", f.name, r))
+		}
+	}
+	for _, r := range have {
+		if f.ours(r) && !slices.ContainsFunc(f.rules, r.same) {
+			diffs = append(diffs, fmt.Sprintf("%s rule %q is unexpected", f.name, r))
+		}
+	}
+	for _, r := range have {
+		if f.hidesLocal() && r.local() {
+			diffs = append(diffs, fmt.Sprintf("%s rule %q is there and shows every address as local", f.name, r))
+			break
+		}
+	}
+	if add, del := f.planPlace(have); len(diffs) == 0 && len(add)+len(del) > 0 {
+		diffs = append(diffs, fmt.Sprintf("%s rules of priority 0 are in another order", f.name))
+	}
+	return diffs, nil
+}
+
+// listRules are all of the family, in the kernel's order.
+func (f family) listRules(p *pod) (list []ipRule, err error) {
+	conn, err := p.rtnetlink()
+	if err != nil {
+		return nil, err
+	}
+	request := make([]byte, ruleHeader)
+	request[0] = byte(f.af)
+	replies, err := conn.Execute(mnl.Message{
+		Header: mnl.Header{Type: unix.RTM_GETRULE, Flags: mnl.Request | mnl.Dump}, Data: request,
+	})
+	for _, m := range replies {
+		var r ipRule
+		if r, err = parseRule(m.Data); err != nil {
+			break
+		}
+		list = append(list, r)
+	}
+	return list, wrap("list "+f.name+" rules", err)
+}
+
+// changeRule adds or deletes a rule. An equal one that is there is no error.
+func (p *pod) changeRule(message mnl.HeaderType, flags mnl.HeaderFlags, r ipRule) error {
+	conn, err := p.rtnetlink()
+	if err == nil {
+		_, err = conn.Execute(mnl.Message{
+			Header: mnl.Header{Type: message, Flags: mnl.Request | mnl.Acknowledge | flags}, Data: r.message,
+		})
+	}
+	return err
+}
+
+// rtnetlink is the connection for rules.
+func (p *pod) rtnetlink() (_ *mnl.Conn, err error) {
+	if p.rules == nil {
+		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())})
+	}
+	return p.rules, wrap("open rtnetlink", err)
+}

@@ -1,0 +1,44 @@
+package podstat
+
+import (
+	"testing"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
+	"github.com/tproxy-cni/tproxy-cni/internal/lacks"
+)
+
+// TestReadGuard: the guard that is in force, in both modes; where the filter is gone it
+// is none.
+func TestReadGuard(t *testing.T) {
+	defer func() { lacks.Features = "" }()
+	for _, mode := range []contract.Mode{contract.ModeNAT, contract.ModeTProxy} {
+		n := lab.NewNet(t)
+		n.Wire()
+		is := func(when string, want contract.Guard) {
+			t.Helper()
+			var got contract.Guard
+			if err := n.Pod.Do(func() (err error) { got, err = ReadGuard(); return err }); err != nil || got != want {
+				t.Errorf("%s: %q %v, want %q", when, got, err, want)
+			}
+		}
+		is("not programmed", "")
+		c := intercept.Default(mode)
+		c.PacketGuard = contract.PacketGuardBestEffort
+		for _, tt := range []struct {
+			lacks string
+			want  contract.Guard
+		}{{"", contract.GuardNFT}, {lacks.Egress, contract.GuardTC}, {"", contract.GuardNFT}, {lacks.Egress + "," + lacks.TC, contract.GuardNone}} {
+			lacks.Features = tt.lacks
+			if err := intercept.Apply(n.Pod.Path(), c); err != nil {
+				t.Fatal(err)
+			}
+			is("lacks "+tt.lacks, tt.want)
+			if tt.want == contract.GuardTC {
+				n.Pod.Run("tc", "filter", "del", "dev", "eth0", "egress")
+				is("without the filter", contract.GuardNone)
+			}
+		}
+	}
+}
