@@ -176,6 +176,7 @@ func TestService(t *testing.T) {
 	must(t, err)
 	n.wantPlugins(base...)
 	u.stop()
+	n.Started()
 	u = n.start("uninstall", "--cni-cache-dir", t.TempDir(), "--remove-binary")
 	u.want("/readyz", 200, "uninstalled, nothing is left")
 	if left := n.Programs(); len(left) > 0 {
