@@ -140,6 +140,7 @@ func TestPodsOutliveUninstall(t *testing.T) {
 					t.Errorf("after ADD: %s", rules)
 				}
 
+				n.Started() // installed long ago
 				target := n.Installer()
 				target.CacheDir = cache
 				o, err := target.Uninstall(t.Context(), node.Keep)
