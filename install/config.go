@@ -29,6 +29,7 @@ type config struct {
 	confDir, binDir string
 	once            bool
 	removeBinary    bool
+	keepBinary      bool // of v0.1.0, whose uninstall removed it
 	force           bool
 	cacheDir        string
 	maxConfNum      *int   // containerd's; nil: ask the runtime
@@ -69,6 +70,7 @@ func newFlags(command string, c *config) *flags.Set {
 	}
 	if on("uninstall") {
 		s.Bool(&c.removeBinary, "remove-binary", false, "also remove the plugin's binary, when no pod from before needs it: CRI-O and Multus delete a pod with the list it was started with")
+		s.Bool(&c.keepBinary, "keep-binary", false, "obsolete: the binary stays without --remove-binary")
 		s.Bool(&c.force, "force", false, "with --remove-binary: remove it whatever is cached; right for containerd without Multus, which deletes pods by the list of the day")
 		s.Add("cni-cache-dir", node.DefaultCacheDir, "`directory` where the node's runtimes keep what each pod was started with", directory(&c.cacheDir))
 	}
@@ -201,6 +203,9 @@ func parseConfig(command string, w world) (config, error) {
 	}
 	if c.force && !c.removeBinary {
 		faults = append(faults, errors.New("--force says how to --remove-binary, which is missing"))
+	}
+	if c.keepBinary && c.removeBinary {
+		faults = append(faults, errors.New("--keep-binary and --remove-binary are opposites: give one of them"))
 	}
 	if command == "setup" && c.mode() == contract.ModeNone {
 		faults = append(faults, fmt.Errorf("--mode is missing (want %s or %s)", contract.ModeNAT, contract.ModeTProxy))

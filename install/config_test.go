@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +55,7 @@ func TestCommandLine(t *testing.T) {
 		{args: []string{"status", "--repair"}, status: 2, stderr: []string{"flag provided but not defined: -repair"}},
 		{args: []string{"install", "--cni-conf-dir", "--once"}, status: 2, stderr: []string{`--cni-conf-dir "--once": want an absolute path`}},
 		{args: []string{"uninstall", "--once", "--cni-bin-dir="}, status: 2, stderr: []string{`--cni-bin-dir "": want an absolute path`}},
+		{args: []string{"uninstall", "--keep-binary", "--remove-binary"}, status: 2, stderr: []string{"--keep-binary and --remove-binary are opposites"}},
 		{args: []string{"setup"}, status: 2, stderr: []string{"--mode is missing (want nat or tproxy)"}},
 		{args: []string{"setup", "--mode", "none"}, status: 2, stderr: []string{"--mode is missing"}},
 		{args: []string{"inject", "-f", "/not/there.yaml"}, status: 1, stderr: []string{"/not/there.yaml"}},
@@ -110,4 +113,39 @@ func TestInject(t *testing.T) {
 	if names := regexp.MustCompile(`name: [ab]}`).FindAllString(stdout, -1); status != 0 || strings.Join(names, "") != "name: b}name: a}name: a}name: b}" || strings.Count(stdout, "---\n") != 3 {
 		t.Errorf("status %d\n%s\n%s", status, stdout, stderr)
 	}
+}
+
+// TestFlagsOfV010: each command takes what it took in v0.1.0, so that a manifest of then
+// works with the image of now.
+func TestFlagsOfV010(t *testing.T) {
+	log := []string{"--log-level=info", "--log-format=text"}
+	node := append([]string{"--cni-conf-dir=/conf", "--cni-bin-dir=/bin", "--once", "--listen=:17089"}, log...)
+	pod := append([]string{
+		"--mode=nat", "--proxy-port=5000", "--proxy-uid=7089", "--admin-port=5001",
+		"--include-inbound-ports=80", "--exclude-inbound-ports=22", "--exclude-source-cidrs=192.0.2.0/24",
+	}, log...)
+	for command, args := range map[string][]string{
+		"install":   slices.Concat(node, pod, []string{"--more-plugin-dirs", "--preflight", "--repair", "--cri-socket=/run/cri.sock"}),
+		"uninstall": append(node, "--keep-binary"),
+		"setup":     append(pod, "--interface=eth0"),
+		"inject":    append([]string{"-f=web.yaml", "--mode=nat", "--image=tproxy-cni:v1"}, log...),
+	} {
+		w := world{args: append([]string{command}, args...), getenv: func(string) string { return "" }, stdout: io.Discard}
+		if _, err := parseConfig(command, w); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+}
+
+// TestKeepBinary: the flag of v0.1.0 does what it did, and the log says that it need not
+// be given.
+func TestKeepBinary(t *testing.T) {
+	n := newTestNode(t, "10-flannel.conflist")
+	n.Installed()
+	status, _, stderr := call(nil, "", "uninstall", "--once", "--keep-binary", "--cni-conf-dir", n.ConfDir, "--cni-bin-dir", n.BinDir, "--cni-cache-dir", t.TempDir())
+	if status != 0 || !strings.Contains(stderr, "--keep-binary is obsolete") {
+		t.Errorf("exit status %d:\n%s", status, stderr)
+	}
+	must(t, n.CheckProgram())
+	n.wantPlugins("flannel", "portmap", "bandwidth")
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tproxy-cni/tproxy-cni/install/disk"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -160,6 +161,13 @@ func TestService(t *testing.T) {
 	n.WriteConf("10-flannel.conflist", string(flannel))
 	n.wantPlugins(ours...)
 
+	lab.Eventually(t, "the end of the attempt", func() error {
+		if _, err := os.Lstat(filepath.Join(n.ConfDir, disk.LockName)); err == nil {
+			return errors.New("it still has the lock")
+		}
+		return nil
+	})
+
 	// A restart, an upgrade, a reboot.
 	before := [2]map[string]string{nodetest.Tree(t, n.ConfDir), nodetest.Tree(t, n.BinDir)}
 	s.stop()
@@ -176,6 +184,7 @@ func TestService(t *testing.T) {
 	must(t, err)
 	n.wantPlugins(base...)
 	u.stop()
+	n.Started()
 	u = n.start("uninstall", "--cni-cache-dir", t.TempDir(), "--remove-binary")
 	u.want("/readyz", 200, "uninstalled, nothing is left")
 	if left := n.Programs(); len(left) > 0 {

@@ -18,6 +18,9 @@ func uninstall(ctx context.Context, log *slog.Logger, w world, c config) error {
 	if err != nil {
 		return err
 	}
+	if c.keepBinary {
+		log.Warn("--keep-binary is obsolete: without --remove-binary the plugin's binary stays")
+	}
 	s := health.New(contract.ModeNone, contract.PacketGuardRequired)
 	work := func(ctx context.Context) (node.Outcome, string, error) {
 		o, err := n.Uninstall(ctx, c.program())

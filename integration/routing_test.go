@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -268,13 +269,13 @@ func (p *pod) downgradeRules() {
 	}
 }
 
-// hammer connects time and again until stop is called.
+// hammer connects time and again until stop is called, or the test ends.
 func (p *pod) hammer(t *testing.T, f family) (stop func()) {
 	t.Helper()
-	done, ended := make(chan struct{}), make(chan int)
+	n := 0
+	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
-		n := 0
-		defer func() { ended <- n }()
+		defer close(ended)
 		for {
 			select {
 			case <-done:
@@ -285,10 +286,14 @@ func (p *pod) hammer(t *testing.T, f family) (stop func()) {
 			n++
 		}
 	}()
+	end := sync.OnceFunc(func() {
+		close(done)
+		<-ended
+	})
+	t.Cleanup(end) // nothing may use t after the test
 	return func() {
 		t.Helper()
-		close(done)
-		if n := <-ended; n == 0 {
+		if end(); n == 0 {
 			t.Error("no client came")
 		}
 	}

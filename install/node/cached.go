@@ -219,7 +219,7 @@ func (n *Node) left() string {
 // cached tells, of pods that are not just starting.
 func (n *Node) checkUnused() error {
 	const force = "--force removes it in spite of that, which is right for containerd without Multus: it deletes pods by the list of the day"
-	if time.Since(n.takenOut) < starting {
+	if n.justTakenOut() {
 		return fmt.Errorf("%s stays for two minutes: the entry has just been taken out, and pods may still be starting with it; %s", n.Binary.path(), force)
 	}
 	dirs := append([]string{n.cacheDir()}, n.otherCaches()...)
@@ -233,6 +233,19 @@ func (n *Node) checkUnused() error {
 		}
 	}
 	return nil
+}
+
+// justTakenOut reports whether pods may still be starting with the program. Its
+// modification time is that of its last write or, if later, of the moment at which
+// Uninstall took the entry out; one in the future, from a clock that was set back, does
+// not count.
+func (n *Node) justTakenOut() bool {
+	info, err := os.Lstat(n.Binary.path())
+	if err != nil {
+		return false
+	}
+	age := time.Since(info.ModTime())
+	return age >= 0 && age < starting
 }
 
 func (n *Node) cacheDir() string { return cmp.Or(n.CacheDir, DefaultCacheDir) }

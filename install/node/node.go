@@ -49,8 +49,6 @@ type Node struct {
 	// CacheDir is where runtimes keep what each pod was started with, for
 	// Uninstall: DefaultCacheDir if empty.
 	CacheDir string
-
-	takenOut time.Time // when Uninstall took the entry out
 }
 
 // Program is what Uninstall does with the plugin's program.
@@ -139,10 +137,15 @@ func (n *Node) Uninstall(ctx context.Context, program Program) (o Outcome, err e
 	err = n.locked(ctx, func() error {
 		err := n.apply(&o, decide)
 		o.Notes = append(o.Notes, n.setAside()...)
-		if len(o.Patches) > 0 {
-			n.takenOut = time.Now()
+		if !n.hasProgram() {
+			return err
 		}
-		if err != nil || program == Keep || !n.hasProgram() {
+		if len(o.Patches) > 0 && program != Remove {
+			if terr := n.Disk.Touch(n.Binary.path()); terr != nil && err == nil {
+				err = Failure{FailedBinary, terr}
+			}
+		}
+		if err != nil || program == Keep {
 			return err
 		}
 		if program == RemoveUnused {

@@ -117,8 +117,6 @@ func planInstall(files []configFile, uses uses, entry []byte, fits fits, now tim
 	case uses.several:
 		p.waiting = fmt.Errorf("%s is a single plugin's, and containerd's max_conf_num is not 1: the list that the installer would make beside it is one network more, "+
 			"and every pod would get one interface more: make it a list (a .conflist with \"plugins\"), or set max_conf_num = 1", target.shown())
-		p.oneMore(files, convertedName(target.name))
-		return p
 	default:
 		keep = convertedName(target.name)
 		p.waiting = p.convert(*target, find(files, keep), entry, fits)
@@ -127,9 +125,12 @@ func planInstall(files []configFile, uses uses, entry []byte, fits fits, now tim
 		if !isConverted(f.name) || f.name == keep {
 			continue
 		}
+		switch {
+		case uses.several: // it would be a network of its own
+			p.changes = append(p.changes, change{name: f.name, old: f.data, why: "one network more"})
 		// A list whose original is there but broken keeps the node working
 		// as long as nothing else is valid.
-		if p.waiting == nil || original(files, f.name) == nil {
+		case p.waiting == nil || original(files, f.name) == nil:
 			p.changes = append(p.changes, change{name: f.name, old: f.data, why: "original gone"})
 		}
 	}
@@ -140,13 +141,6 @@ func planInstall(files []configFile, uses uses, entry []byte, fits fits, now tim
 type uses struct {
 	network string // of this name; empty: the first
 	several bool   // and further ones
-}
-
-// oneMore removes the converted list where it is a network of its own.
-func (p *plan) oneMore(files []configFile, converted string) {
-	if f := find(files, converted); f != nil {
-		p.changes = append(p.changes, change{name: f.name, old: f.data, why: "one network more"})
-	}
 }
 
 // first is the file that a runtime uses, converted lists aside. The notes name

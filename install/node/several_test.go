@@ -3,6 +3,7 @@ package node_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,5 +91,35 @@ func TestSeveralNetworks(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestSeveralNetworksCleanUp: no converted list stays where it would be a network more,
+// whatever has become of its original and of the file that runtimes use.
+func TestSeveralNetworksCleanUp(t *testing.T) {
+	const single, unfit = `{"name":"s","cniVersion":"1.0.0","type":"bridge"}`, `{"name":"l","cniVersion":"9.9.9","plugins":[{"type":"ptp"}]}`
+	for what, change := range map[string]func(*nodetest.Node){
+		"its original is gone": func(n *nodetest.Node) {
+			must(t, os.Remove(filepath.Join(n.ConfDir, "10-s.conf")))
+			n.WriteOldConf("20-other.conf", single)
+		},
+		"its original is not the first":       func(n *nodetest.Node) { n.WriteOldConf("05-first.conf", single) },
+		"a list that the plugin does not fit": func(n *nodetest.Node) { n.WriteOldConf("05-first.conflist", unfit) },
+		"an original that is invalid":         func(n *nodetest.Node) { n.WriteOldConf("10-s.conf", "{") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			n := nodetest.New(t)
+			n.WriteOldConf("10-s.conf", single)
+			n.Installed() // as long as max_conf_num was 1
+			change(n)
+			target := n.Installer()
+			target.Several = true
+			if _, err := target.Install(t.Context()); err == nil {
+				t.Error("it does not wait")
+			}
+			if names := nodetest.Names(t, n.ConfDir); slices.Contains(names, "10-s-tproxy-cni.conflist") {
+				t.Errorf("files: %v", names)
+			}
+		})
 	}
 }

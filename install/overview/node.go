@@ -112,8 +112,11 @@ func (f Facts) kernel(mode string, guard contract.PacketGuard) (lines []Line) {
 		return []Line{{Unknown, "kernel: " + printable.Line(f.KernelErr.Error()), "run this as root"}}
 	}
 	needed := map[string]bool{mode: true}
+	// A pod may ask for less than the node's default, and not for less than its entry.
+	required := mode != contract.ModeNone && guard == contract.PacketGuardRequired
 	for _, p := range f.Pods {
 		needed[string(p.Finding.Mode)] = true
+		required = required || p.Finding.Mode != contract.ModeNone && p.Finding.Config.PacketGuard == contract.PacketGuardRequired
 	}
 	var works []string
 	var guards []string
@@ -140,7 +143,7 @@ func (f Facts) kernel(mode string, guard contract.PacketGuard) (lines []Line) {
 	}
 	for _, text := range guards {
 		l := Line{Note, "kernel: " + printable.Line(text), ""}
-		if guard == contract.PacketGuardRequired && (needed[contract.ModeNAT] || needed[contract.ModeTProxy]) {
+		if required {
 			l = Line{
 				Fault, "kernel: the whole packet guard is required and lacks the " + intercept.EgressHook + ": pods that do not allow less do not start",
 				"a newer kernel, or packet-guard " + contract.PacketGuardBestEffort + " in the installer's settings",

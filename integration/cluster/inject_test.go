@@ -63,21 +63,29 @@ func TestAdmissionPolicy(t *testing.T) {
 			"spec: {containers: [{name: app, image: test/box:1}]"+spec+"}", "create", "-f", "-", "--dry-run=server", "-o", "yaml")
 	}
 	const label = "labels: {tproxy-cni.io/inject: nat}"
-	// A policy takes effect a moment after it was created.
-	await(t, time.Minute, "policy in force", func() error {
+	// A policy takes effect a moment after it was created, each of the two on its own.
+	await(t, time.Minute, "mutating policy in force", func() error {
 		out, err := try(label, "")
 		if err == nil && !strings.Contains(out, "tproxy-proxy") {
 			err = fmt.Errorf("not injected:\n%s", out)
 		}
 		return err
 	})
+	refusal := func(metadata, spec, want string) error {
+		if out, err := try(metadata, spec); err == nil || !strings.Contains(err.Error(), want) {
+			return fmt.Errorf("%s%s: %v, want %q\n%s", metadata, spec, err, want, out)
+		}
+		return nil
+	}
+	await(t, time.Minute, "validating policy in force", func() error {
+		return refusal("labels: {tproxy-cni.io/inject: none}", "", "want nat or tproxy, or no label")
+	})
 	refused := func(metadata, spec, want string) {
 		t.Helper()
-		if out, err := try(metadata, spec); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s%s: %v, want %q\n%s", metadata, spec, err, want, out)
+		if err := refusal(metadata, spec, want); err != nil {
+			t.Error(err)
 		}
 	}
-	refused("labels: {tproxy-cni.io/inject: none}", "", "want nat or tproxy, or no label")
 	refused(label, ", hostNetwork: true", "hostNetwork: the pod has no network of its own")
 	refused(label, ", initContainers: [{name: tproxy-proxy, image: test/box:1}]", "asks for the sidecar, and the pod has none")
 	for _, mode := range modes {
@@ -92,12 +100,8 @@ func TestAdmissionPolicy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const none = "asks for the sidecar, and the pod has none"
 	await(t, time.Minute, "refused without the mutating policy", func() error {
-		if out, err := try(label, ""); err == nil || !strings.Contains(err.Error(), none) {
-			return fmt.Errorf("%v\n%s", err, out)
-		}
-		return nil
+		return refusal(label, "", "asks for the sidecar, and the pod has none")
 	})
 	if out, err := try("labels: {app: web}", ""); err != nil {
 		t.Errorf("a pod without the label is refused: %v\n%s", err, out)

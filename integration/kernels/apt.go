@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -33,7 +34,7 @@ func openApt(ctx context.Context, cache string) (a apt, updated bool, err error)
 			return a, false, err
 		}
 	}
-	mirrors, err := command(ctx, "", "apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Created-By: Packages")
+	mirrors, err := listMirrors(ctx)
 	if err != nil {
 		return a, false, err
 	}
@@ -55,6 +56,25 @@ func openApt(ctx context.Context, cache string) (a apt, updated bool, err error)
 	return a, true, nil
 }
 
+// listMirrors are the mirrors of this machine's apt, for sources. Without lists, as
+// container images are made, it has apt fetch them first.
+func listMirrors(ctx context.Context) (mirrors string, err error) {
+	ask := func() (string, error) {
+		return command(ctx, "", "apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Created-By: Packages")
+	}
+	if mirrors, err = ask(); err != nil || mirrors != "" {
+		return mirrors, err
+	}
+	if _, err = command(ctx, "", "apt-get", "-q", "update"); err != nil {
+		return "", err
+	}
+	return ask()
+}
+
+// codename is a release's: one with a suffix (-updates, -backports, -debug) may have
+// another mirror than the archive.
+var codename = regexp.MustCompile(`^[a-z]+$`)
+
 // sources is a sources.list of all suites at the mirrors that this machine uses for
 // Debian: lines of origin, suite, URI. Without one for security fixes it has none of those.
 func sources(mirrors string) (list string, err error) {
@@ -65,7 +85,7 @@ func sources(mirrors string) (list string, err error) {
 		case len(f) != 3 || f[0] != "Debian":
 		case strings.HasSuffix(f[1], "-security"):
 			security = f[2]
-		default:
+		case codename.MatchString(f[1]):
 			archive = f[2]
 		}
 	}

@@ -69,8 +69,9 @@ func TestSources(t *testing.T) {
 		mirrors string
 		want    []string
 	}{
-		"as configured": {mirrors, []string{" https://mirror.example.org/debian/ bullseye main\n", " https://mirror.example.org/security/ bullseye-security main\n", " https://mirror.example.org/debian/ sid main\n"}},
-		"no security":   {"Debian sid https://mirror.example.org/debian/\n", []string{" https://mirror.example.org/debian/ bullseye main\n"}},
+		"as configured":         {mirrors, []string{" https://mirror.example.org/debian/ bullseye main\n", " https://mirror.example.org/security/ bullseye-security main\n", " https://mirror.example.org/debian/ sid main\n"}},
+		"of debug symbols last": {mirrors + "Debian trixie-debug https://mirror.example.org/debug/\nDebian trixie-backports https://mirror.example.org/back/\n", []string{" https://mirror.example.org/debian/ trixie main\n"}},
+		"no security":           {"Debian sid https://mirror.example.org/debian/\n", []string{" https://mirror.example.org/debian/ bullseye main\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			list, err := sources(tt.mirrors)
@@ -86,6 +87,33 @@ func TestSources(t *testing.T) {
 	}
 	if list, err := sources("Other noble https://example.net/\n"); err == nil {
 		t.Errorf("not Debian: %q", list)
+	}
+}
+
+// TestNoLists: a machine whose apt has no lists yet, as in container images, has them
+// fetched once.
+func TestNoLists(t *testing.T) {
+	const ours = "Debian trixie https://mirror.example.org/debian/\n"
+	dir := t.TempDir()
+	fake := `#!/bin/sh
+lists=` + dir + `/lists
+case "$*" in
+"-q update") echo >> $lists.fetched; printf '` + strings.TrimSuffix(ours, "\n") + `\n' > $lists ;;
+indextargets*) if [ -e $lists ]; then cat $lists; fi ;;
+*) exit 1 ;;
+esac
+`
+	if err := os.WriteFile(filepath.Join(dir, "apt-get"), []byte(fake), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	for range 2 {
+		if mirrors, err := listMirrors(t.Context()); err != nil || mirrors != ours {
+			t.Errorf("%q, %v", mirrors, err)
+		}
+	}
+	if n, err := os.ReadFile(filepath.Join(dir, "lists.fetched")); err != nil || string(n) != "\n" {
+		t.Errorf("fetched %d times, %v", len(n), err)
 	}
 }
 

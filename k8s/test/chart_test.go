@@ -139,6 +139,16 @@ func TestChartValues(t *testing.T) {
 			t.Errorf("%q is there %d times, want %d", want, got, times)
 		}
 	}
+	for want, value := range map[string]any{`"--max-conf-num=0"`: 0, `"--max-conf-num=2"`: "2", `"--max-conf-num=1000000"`: 1e6} {
+		if text := string(mustTemplate(t, map[string]any{"maxConfNum": value})); !strings.Contains(text, want) {
+			t.Errorf("maxConfNum %v: %s is not there", value, want)
+		}
+	}
+	for _, value := range []any{"", nil} {
+		if text := string(mustTemplate(t, map[string]any{"maxConfNum": value})); strings.Contains(text, "max-conf-num") {
+			t.Errorf("maxConfNum %v is not left out", value)
+		}
+	}
 	least := only[*appsv1.DaemonSet](t, decode(t, mustTemplate(t, map[string]any{
 		"preflight": false, "morePluginDirs": true, "imagePullSecrets": []any{map[string]any{"name": "registry"}},
 	}))).Spec.Template.Spec
@@ -159,6 +169,7 @@ func TestChartValues(t *testing.T) {
 		"unknown setting":       {"settings": map[string]any{"port": 1}},
 		"bad port":              {"settings": map[string]any{"proxy-port": 65536}},
 		"relative directory":    {"cniConfDir": "etc"},
+		"bad number":            {"maxConfNum": "two"},
 		"two actions":           {"repair": true, "uninstall": true},
 		"remove, not uninstall": {"removeBinary": true},
 	} {

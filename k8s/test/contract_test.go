@@ -215,14 +215,18 @@ func TestInstaller(t *testing.T) {
 						t.Errorf("capabilities (-want +got):\n%s", diff)
 					}
 				}
-				want := volumes[action]
-				if d == "microk8s" { // one mount of what the link current is in
-					want--
-				}
-				if len(pod.Volumes) != want {
-					t.Errorf("%d volumes, want %d", len(pod.Volumes), want)
+				// MicroK8s: one mount of what the link current is in, and one that hides
+				// what else is there.
+				if len(pod.Volumes) != volumes[action] {
+					t.Errorf("%d volumes, want %d", len(pod.Volumes), volumes[action])
 				}
 				checkDirectories(t, pod, c)
+				hidden := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+					return m.Name == "hidden" && m.MountPath == "/var/snap/microk8s/common" && m.ReadOnly
+				})
+				if hidden != (d == "microk8s") {
+					t.Errorf("the runtime's and the kubelet's data are hidden: %t", hidden)
+				}
 			})
 		}
 	}
@@ -236,7 +240,7 @@ func checkDirectories(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 		mounts[m.Name] = append(mounts[m.Name], m.MountPath)
 	}
 	for _, v := range pod.Volumes {
-		if v.HostPath == nil || len(mounts[v.Name]) == 0 {
+		if (v.HostPath == nil) != (v.Name == "hidden") || len(mounts[v.Name]) == 0 {
 			t.Errorf("volume %s is not a host path, or is not mounted", v.Name)
 		}
 	}

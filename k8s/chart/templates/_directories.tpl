@@ -32,6 +32,7 @@ microk8s:
   bin: /var/snap/microk8s/current/opt/cni/bin
   cri: /var/snap/microk8s/common/run
   holds: /var/snap/microk8s # the link current, which a refresh moves
+  hides: /var/snap/microk8s/common # the runtime's socket and data, and the kubelet's
 gke:
   conf: /etc/cni/net.d
   bin: /home/kubernetes/bin
