@@ -2,6 +2,7 @@ package inject
 
 import (
 	"bytes"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -58,6 +59,19 @@ func TestSharedParts(t *testing.T) {
 		err := Inject(strings.NewReader(tt.in), &bytes.Buffer{}, Options{Image: "v2"})
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// TestTheirTexts: no text or number that somebody added to a sidecar makes it out of date.
+func TestTheirTexts(t *testing.T) {
+	in := inject(t, pod, Options{})
+	for _, s := range append([]string{"<<", "=", "- a", "a: b", "# a", "\u0085", "\u2028", "\u007f", "\t", "a\n\nb\n", "*a", "&a", "@", "`"}, scalars...) {
+		text := strconv.QuoteToASCII(s)
+		theirs := "    env: [" + text + ", {" + text + ": x}, 30, 0x1F, 1e3, 1.5, yes, null, [a, {b: 1}]]\n"
+		changed := strings.Replace(in, "    restartPolicy: Always", theirs+"    restartPolicy: Always", 1)
+		if diff := cmp.Diff(changed, inject(t, changed, Options{})); diff != "" || changed == in {
+			t.Errorf("%q (-before +after):\n%s", s, diff)
 		}
 	}
 }
