@@ -69,11 +69,7 @@ func fits(pod object, s choice, sidecar []*yaml.Node) error {
 			if list == "initContainers" && slices.ContainsFunc(sidecar, func(n *yaml.Node) bool { return text(n, "name") == str(c, "name") }) {
 				continue
 			}
-			user := at(c, "securityContext", "runAsUser")
-			if user == nil {
-				user = at(spec, "securityContext", "runAsUser")
-			}
-			if isNumber(user, s.proxyUID) {
+			if isNumber(user(pod, c), s.proxyUID) {
 				faults = append(faults, fmt.Errorf("container %s runs as %d, the sidecar's user: only the sidecar may use a client's address", name, s.proxyUID))
 			}
 			for _, p := range items(c["ports"]) {

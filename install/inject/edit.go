@@ -2,6 +2,7 @@ package inject
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,20 +51,21 @@ func newEditor(src []byte, root *yaml.Node) *editor {
 	return e
 }
 
-// apply is the text with the changes.
-func (e *editor) apply() []byte {
-	slices.SortStableFunc(e.edits, func(a, b edit) int { return a.from - b.from })
+// apply is a text with the changes: the editor's own, or the JSON that it stands for.
+func (e *editor) apply(src []byte) []byte {
+	// What is inserted where a replacement begins comes before it.
+	slices.SortStableFunc(e.edits, func(a, b edit) int { return cmp.Or(a.from-b.from, a.to-b.to) })
 	var out []byte
 	done := 0
 	for _, c := range e.edits {
 		if c.from < done {
 			continue // inside of what has been removed
 		}
-		out = append(out, e.src[done:c.from]...)
+		out = append(out, src[done:c.from]...)
 		out = append(out, c.text...)
 		done = c.to
 	}
-	return append(out, e.src[done:]...)
+	return append(out, src[done:]...)
 }
 
 func (e *editor) replace(from, to int, text string) { e.edits = append(e.edits, edit{from, to, text}) }

@@ -129,24 +129,6 @@ func join(outputs []output) []byte {
 	return all
 }
 
-// escapes are those of a JSON string.
-var escapes = regexp.MustCompile(`\\(u[0-9a-fA-F]{4}|.)`)
-
-// asYAML is JSON of which YAML can make a tree with every node at its place: without the
-// escapes and the tabs that YAML does not have. Its texts are not read.
-func asYAML(text []byte) []byte {
-	text = escapes.ReplaceAllFunc(text, func(e []byte) []byte {
-		switch {
-		case e[1] == '/':
-			return []byte(`\n`)
-		case e[1] == 'u' && (e[2] == 'd' || e[2] == 'D'): // half of a character
-			return []byte(`\u003f`)
-		}
-		return e
-	})
-	return bytes.ReplaceAll(text, []byte("\t"), []byte(" "))
-}
-
 // document adds the sidecar to one document, which may begin with its
 // separator.
 func (w *walker) document(p part) ([]byte, error) {
@@ -154,8 +136,8 @@ func (w *walker) document(p part) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	look, tree := view, text
-	if json.Valid(text) {
+	look, tree, isJSON := view, text, json.Valid(text)
+	if isJSON {
 		look = func(text []byte) (v any, err error) { return v, json.Unmarshal(text, &v) }
 		tree = asYAML(text)
 	}
@@ -170,18 +152,24 @@ func (w *walker) document(p part) ([]byte, error) {
 	if len(root.Content) == 0 {
 		return text, nil // comments only
 	}
+	if isJSON {
+		err = fillIn(&root, text)
+	}
+	if err != nil {
+		return nil, err
+	}
 	v, err := look(text)
 	if err != nil {
 		return nil, w.inFile(p, err)
 	}
-	w.edit = newEditor(text, &root)
+	w.edit = newEditor(tree, &root)
 	if err := w.object(root.Content[0], v); err != nil || len(w.edit.edits) == 0 {
 		return text, err
 	}
 	if err := duplicate(&root, p.line); err != nil {
 		return nil, err
 	}
-	out := w.edit.apply()
+	out := w.edit.apply(text)
 	if got, err := look(out); err != nil || !reflect.DeepEqual(normal(got), normal(v)) {
 		return nil, errors.New("the pod is written in a style that cannot be changed in place: write spec, metadata and initContainers in block style, one key a line, without anchors")
 	}

@@ -2,7 +2,6 @@ package inject
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -26,8 +25,7 @@ func (w *walker) pod(n *yaml.Node, v object) error {
 	if err != nil {
 		return err
 	}
-	proxy := text(containers[len(containers)-1], "name")
-	has, why := hasSidecar(v, proxy)
+	has, why := hasSidecar(v, text(containers[len(containers)-1], "name"), s.proxyUID)
 	if why != "" {
 		w.report.alone++
 		w.note(why)
@@ -36,13 +34,11 @@ func (w *walker) pod(n *yaml.Node, v object) error {
 	if err := fits(v, s, containers); err != nil {
 		return err
 	}
-	// What two pods share would be changed for both, but annotated in one.
-	if err := checkNotAlias(n, "spec"); err != nil {
-		return err
-	}
 	changes, err := w.containers(n, v, containers, has)
 	if err == nil {
-		err = w.volumes(n, v, volumes, has)
+		var more []string
+		more, err = w.volumes(n, v, volumes, names(containers), has)
+		changes = append(changes, more...)
 	}
 	if err == nil && str(v, "metadata", "annotations", modeKey) != s.mode {
 		changes = append(changes, fmt.Sprintf("annotation %s: %s", modeKey, s.mode))
@@ -66,18 +62,17 @@ func (w *walker) pod(n *yaml.Node, v object) error {
 
 // hasSidecar reports whether a pod has the proxy of that name as inject writes it. why is
 // not empty where the pod has something else, which inject leaves alone.
-func hasSidecar(v object, proxy string) (has bool, why string) {
+func hasSidecar(v object, proxy string, uid int) (has bool, why string) {
 	init, ordinary := at(v, "spec", "initContainers"), at(v, "spec", "containers")
 	for _, name := range []string{Container, proxy} {
-		i := named(init, name)
 		switch {
 		case named(ordinary, name) >= 0:
 			return false, "it has a container " + printable.Word(name) + " that inject did not write: it is left as it is"
-		case i < 0:
+		case named(init, name) < 0:
+		case !isSidecar(v, name, uid):
+			return false, "it has an init container " + printable.Word(name) + " that inject did not write: it is left as it is"
 		case name != proxy:
 			return false, "it has the sidecar " + Container + ": take that out first (tproxy-install uninject)"
-		case !marked(init.([]any)[i]):
-			return false, "it has an init container " + printable.Word(name) + " that inject did not write: it is left as it is"
 		default:
 			has = true
 		}
@@ -85,114 +80,17 @@ func hasSidecar(v object, proxy string) (has bool, why string) {
 	return has, ""
 }
 
-// containers adds the sidecar's containers to the view and the text, or renews them.
-func (w *walker) containers(n *yaml.Node, v object, containers []*yaml.Node, has bool) (changes []string, err error) {
-	spec := get(n, "spec")
-	specView := at(v, "spec").(object)
-	list, _ := specView["initContainers"].([]any)
-	key, value, err := child(spec, "initContainers", specView["initContainers"] != nil)
-	if err != nil {
-		return nil, err
+// isSidecar reports whether the init container of that name is one that inject wrote:
+// native and, since a name like proxy says little, with the only user that the rules let
+// be a sidecar. The built-in one's name says it: its user may be out of date.
+func isSidecar(v object, name string, uid int) bool {
+	init := at(v, "spec", "initContainers")
+	i := named(init, name)
+	if i < 0 {
+		return false
 	}
-	var missing []*yaml.Node
-	var missingViews []any
-	for _, c := range containers {
-		i := named(list, text(c, "name"))
-		if i >= 0 && !has {
-			return nil, fmt.Errorf("init container %s is one of the sidecar's, too: rename it", printable.Word(text(c, "name")))
-		}
-		if i < 0 {
-			seen, err := viewOf(c)
-			if err != nil {
-				return nil, err
-			}
-			missing, missingViews = append(missing, c), append(missingViews, seen)
-			continue
-		}
-		merged := merge(c, resolve(value.Content[i]))
-		seen, err := viewOf(merged)
-		if err != nil {
-			return nil, err
-		}
-		diff := differences(list[i], seen, "")
-		if len(diff) == 0 {
-			continue
-		}
-		changes = append(changes, diff...)
-		list[i] = seen
-		if value.Content[i].Kind == yaml.AliasNode {
-			return nil, fmt.Errorf("container %s is an alias: replace it with its content", printable.Word(text(c, "name")))
-		}
-		if !w.edit.seen[n] {
-			if err := w.edit.setItem(value, i, merged); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if len(missing) == 0 {
-		return changes, nil
-	}
-	if has {
-		changes = append(changes, "container "+printable.Word(text(missing[0], "name"))+" added")
-	}
-	// The first init container starts before, and stops after, all others.
-	specView["initContainers"] = append(missingViews, list...)
-	if w.edit.seen[n] {
-		return changes, nil
-	}
-	return changes, w.add(n, "initContainers", key, value, missing, false)
-}
-
-// add adds elements to a list of a pod's spec.
-func (w *walker) add(n *yaml.Node, name string, key, value *yaml.Node, elements []*yaml.Node, last bool) error {
-	if value == nil {
-		specKey, _, err := child(n, "spec", true)
-		if err != nil {
-			return err
-		}
-		return w.edit.addKey(specKey, get(n, "spec"), name, &yaml.Node{Kind: yaml.SequenceNode, Content: elements})
-	}
-	return w.edit.addItems(key, value, elements, last)
-}
-
-// volumes adds the sidecar's volumes to the pod's, or renews them.
-func (w *walker) volumes(n *yaml.Node, v object, volumes []*yaml.Node, has bool) error {
-	if len(volumes) == 0 {
-		return nil
-	}
-	spec, specView := get(n, "spec"), at(v, "spec").(object)
-	list, _ := specView["volumes"].([]any)
-	key, value, err := child(spec, "volumes", specView["volumes"] != nil)
-	if err != nil {
-		return err
-	}
-	var missing []*yaml.Node
-	for _, volume := range volumes {
-		seen, err := viewOf(volume)
-		if err != nil {
-			return err
-		}
-		i := named(list, text(volume, "name"))
-		switch {
-		case i >= 0 && !has:
-			return fmt.Errorf("volume %s is one of the sidecar's, too: rename it", printable.Word(text(volume, "name")))
-		case i < 0:
-			missing = append(missing, volume)
-			specView["volumes"] = append(anys(specView["volumes"]), seen)
-		case !reflect.DeepEqual(list[i], seen):
-			list[i] = seen
-			if w.edit.seen[n] {
-				continue
-			}
-			if err := w.edit.setItem(value, i, volume); err != nil {
-				return err
-			}
-		}
-	}
-	if len(missing) == 0 || w.edit.seen[n] {
-		return nil
-	}
-	return w.add(n, "volumes", key, value, missing, true)
+	c := init.([]any)[i]
+	return str(c, "restartPolicy") == "Always" && (name == Container || isNumber(user(v, c), uid))
 }
 
 // annotate sets the annotation that asks the plugin.

@@ -34,22 +34,31 @@ func (e *editor) dash(item *yaml.Node) int {
 // itemSpan is where an element of a block list is, whole lines.
 func (e *editor) itemSpan(list *yaml.Node, i int) (from, to int) {
 	dash := e.dash(list.Content[i])
-	return e.lines[e.lineOf(dash)], e.blockEnd(dash, false)
+	return e.lines[e.lineOf(dash)], e.blockEnd(dash, list.Content[i], false)
 }
 
-// blockEnd is the end of the block that begins at an offset: of the last line that is
-// indented more. sameToo adds the lines with a dash at the same indentation.
-func (e *editor) blockEnd(at int, sameToo bool) int {
-	column, line := e.column(at), e.lineOf(at)
-	last := line
-	for i := line + 1; i < len(e.lines); i++ {
+// blockEnd is the end of the block that begins at an offset and is, or has as its value,
+// the node n: of the last line that is indented more and no comment. sameToo adds the
+// lines with a dash at the same indentation.
+func (e *editor) blockEnd(at int, n *yaml.Node, sameToo bool) int {
+	leaf := n
+	for len(leaf.Content) > 0 && !flow(leaf) {
+		leaf = leaf.Content[len(leaf.Content)-1]
+	}
+	column, last := e.column(at), e.lineOf(at)
+	if flow(leaf) || leaf.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
+		last = max(last, e.lineOf(e.flowEnd(e.offset(leaf))-1))
+	}
+	blockText := leaf.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0
+	for i := last + 1; i < len(e.lines); i++ {
 		text := e.src[e.startOf(i):e.startOf(i+1)]
 		bare := bytes.TrimLeft(text, " ")
 		rest := bytes.TrimSpace(bare)
-		if len(rest) == 0 || rest[0] == '#' {
+		indent := len(text) - len(bare)
+		inText := blockText && i >= leaf.Line && indent > column // where # begins no comment
+		if len(rest) == 0 || rest[0] == '#' && !inText {
 			continue
 		}
-		indent := len(text) - len(bare)
 		if indent > column || sameToo && indent == column && (len(rest) == 1 || rest[1] == ' ') && rest[0] == '-' {
 			last = i
 			continue
@@ -112,7 +121,7 @@ func (e *editor) removeKey(mapping *yaml.Node, i int) {
 		return
 	}
 	from := e.offset(key)
-	to := e.blockEnd(from, value.Kind == yaml.SequenceNode && !flow(value))
+	to := e.blockEnd(from, value, value.Kind == yaml.SequenceNode && !flow(value))
 	line := e.lines[e.lineOf(from)]
 	switch {
 	case len(bytes.TrimSpace(e.src[line:from])) == 0:

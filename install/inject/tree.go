@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -60,6 +61,11 @@ func checkNotAlias(n *yaml.Node, key string) error {
 		return fmt.Errorf("%s is an alias, shared with another object: replace it with its content", key)
 	}
 	return nil
+}
+
+// shares reports whether a node is or has an alias or a merge key.
+func shares(n *yaml.Node) bool {
+	return n.Kind == yaml.AliasNode || n.Tag == "!!merge" || slices.ContainsFunc(n.Content, shares)
 }
 
 func elements(list *yaml.Node) []*yaml.Node {

@@ -13,34 +13,36 @@ import (
 // podBack takes the sidecar out of a pod, with its volumes and the annotation that asks
 // the plugin: without the sidecar it would cut the pod off. Other settings stay.
 func (w *walker) podBack(n *yaml.Node, v object) error {
-	containers, volumes := []string{Container}, []string(nil)
-	if w.o.Sidecar != nil {
-		c, vs, err := w.o.Sidecar.parts(choice{})
-		if err != nil {
-			return err
-		}
-		containers, volumes = names(c), names(vs)
+	s, _ := choose(v, w.o) // a fault of other settings keeps no sidecar in
+	c, vs, err := s.parts(w.o)
+	if err != nil {
+		return err
 	}
-	init := at(v, "spec", "initContainers")
-	i := named(init, containers[len(containers)-1])
-	if i < 0 || !marked(init.([]any)[i]) {
+	containers, volumes := names(c), names(vs)
+	proxy := containers[len(containers)-1]
+	if !isSidecar(v, proxy, s.proxyUID) {
 		w.report.same++
 		if mode := str(v, "metadata", "annotations", modeKey); mode != "" && mode != contract.ModeNone {
 			w.note(fmt.Sprintf("it has the annotation %s: %s and no sidecar %s: if it is another proxy's, give its file: --sidecar",
-				modeKey, printable.Word(mode), printable.Word(containers[len(containers)-1])))
+				modeKey, printable.Word(mode), printable.Word(proxy)))
 		}
 		return nil
 	}
 	if err := checkNotAlias(n, "spec"); err != nil {
 		return err
 	}
-	for _, list := range []struct {
-		key   string
-		names []string
-	}{{"initContainers", containers}, {"volumes", volumes}} {
-		if err := w.takeOut(n, v, list.key, list.names); err != nil {
-			return err
+	if err := w.takeOut(n, v, "initContainers", containers); err != nil {
+		return err
+	}
+	users := mounts(v, nil)
+	volumes = slices.DeleteFunc(volumes, func(name string) bool {
+		if users[name] != "" {
+			w.note(fmt.Sprintf("volume %s stays: container %s mounts it", printable.Word(name), printable.Word(users[name])))
 		}
+		return users[name] != ""
+	})
+	if err := w.takeOut(n, v, "volumes", volumes); err != nil {
+		return err
 	}
 	if err := w.annotateBack(n, v); err != nil {
 		return err

@@ -46,13 +46,6 @@ func merge(today, there *yaml.Node) *yaml.Node {
 // mergeList is a list as inject writes it with the elements of the other that it does
 // not: flags of other names, and objects with other names.
 func mergeList(key string, today, there *yaml.Node) *yaml.Node {
-	id := func(n *yaml.Node) string {
-		if n.Kind == yaml.ScalarNode {
-			name, _, _ := strings.Cut(n.Value, "=")
-			return name
-		}
-		return text(n, "name") + "\x00" + text(n, "mountPath")
-	}
 	known := map[string]bool{}
 	if key == "args" {
 		for _, f := range ourFlags {
@@ -62,14 +55,35 @@ func mergeList(key string, today, there *yaml.Node) *yaml.Node {
 	out := *today
 	out.Content = slices.Clone(today.Content)
 	for _, e := range today.Content {
-		known[id(resolve(e))] = true
+		known[identity(e)] = true
 	}
+	keep, open := false, false // the flag before, and whether a value of it may follow
 	for _, e := range there.Content {
-		if !known[id(resolve(e))] {
+		word := resolve(e).Value
+		isFlag := key == "args" && strings.HasPrefix(word, "-")
+		if !open || isFlag {
+			keep = !known[identity(e)]
+		}
+		open = isFlag && !strings.Contains(word, "=")
+		if keep {
 			out.Content = append(out.Content, e)
 		}
 	}
 	return &out
+}
+
+// identity is what two elements of lists have in common that mean the same: a flag's
+// name, as --NAME, or an object's name and path.
+func identity(n *yaml.Node) string {
+	n = resolve(n)
+	if n.Kind != yaml.ScalarNode {
+		return text(n, "name") + "\x00" + text(n, "mountPath")
+	}
+	word, _, _ := strings.Cut(n.Value, "=")
+	if name := strings.TrimLeft(word, "-"); name != word {
+		return "--" + name
+	}
+	return word
 }
 
 // differences says how a container changes, a line for each field.

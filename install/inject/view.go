@@ -68,8 +68,30 @@ func named(list any, name string) int {
 	return slices.IndexFunc(all, func(e any) bool { return name != "" && str(e, "name") == name })
 }
 
-// marked reports whether a container is a native sidecar, as all that inject writes.
-func marked(container any) bool { return str(container, "restartPolicy") == "Always" }
+// user is the one that a container of a pod runs as, nil if the pod does not say.
+func user(pod object, container any) any {
+	if own := at(container, "securityContext", "runAsUser"); own != nil {
+		return own
+	}
+	return at(pod, "spec", "securityContext", "runAsUser")
+}
+
+// mounts are the volumes that a pod's containers have, each with the name of one of
+// them. Those with the names in but do not count.
+func mounts(pod object, but []string) map[string]string {
+	users := map[string]string{}
+	for _, list := range []string{"initContainers", "containers", "ephemeralContainers"} {
+		for _, c := range items(at(pod, "spec", list)) {
+			if slices.Contains(but, str(c, "name")) {
+				continue
+			}
+			for _, m := range append(items(c["volumeMounts"]), items(c["volumeDevices"])...) {
+				users[str(m, "name")] = str(c, "name")
+			}
+		}
+	}
+	return users
+}
 
 // texts are the annotations or labels of a pod. One of ours that is not a string for
 // Kubernetes is a fault: the API server refuses it.

@@ -132,8 +132,8 @@ func TestChartValues(t *testing.T) {
 		"settings": map[string]any{"mode": "nat", "proxy-port": 15000, "exclude-inbound-ports": "22,80-90"},
 	}))
 	for want, times := range map[string]int{
-		"example.org/tproxy-cni:v1": 2, "path: /conf\n": 1, "path: /bin\n": 1, "path: /run/crio\n": 1,
-		"--cri-socket=/run/cri/crio.sock\n": 1, `"--repair-every=5s"`: 1, "name: TPROXY_NETWORK_NAME": 1, `value: "ovn"`: 1, `"--mode=nat"`: 1, `"--proxy-port=15000"`: 1, `"--exclude-inbound-ports=22,80-90"`: 1,
+		"example.org/tproxy-cni:v1": 2, `path: "/conf"`: 1, `path: "/bin"`: 1, `path: "/run/crio"`: 1,
+		`"--cri-socket=/run/cri/crio.sock"`: 1, `"--repair-every=5s"`: 1, "name: TPROXY_NETWORK_NAME": 1, `value: "ovn"`: 1, `"--mode=nat"`: 1, `"--proxy-port=15000"`: 1, `"--exclude-inbound-ports=22,80-90"`: 1,
 	} {
 		if got := strings.Count(text, want); got != times {
 			t.Errorf("%q is there %d times, want %d", want, got, times)

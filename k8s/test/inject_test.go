@@ -41,6 +41,9 @@ spec: {initContainers: [{name: first, image: first}, {name: second, image: secon
 	"other ports and user": `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-port: "6000", tproxy-cni.io/admin-port: "6001", tproxy-cni.io/proxy-uid: "7999"}}
 spec: {containers: [{name: web, image: web, ports: [{containerPort: 5000}]}]}`,
+	"spaces and zeros": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-port: " 6000 ", tproxy-cni.io/admin-port: "06001", tproxy-cni.io/proxy-uid: " 007999\t"}}
+spec: {containers: [{name: web, image: web, securityContext: {runAsUser: 7089}}]}`,
 	"PROXY protocol": `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-protocol-from: " 10.0.0.0/8, fd00::/8", tproxy-cni.io/proxy-protocol-ports: "80,8000-8099"}}
 spec: {containers: [{name: web, image: web}]}`,
@@ -50,6 +53,9 @@ spec: {containers: [{name: web, image: web}]}`,
 	"has it": `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
 spec: {initContainers: [{name: tproxy-proxy, image: mine, restartPolicy: Always, securityContext: {runAsUser: 7089}}], containers: [{name: web, image: web}]}`,
+	"has it, in other words": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: " nat ", tproxy-cni.io/proxy-uid: "0007999 "}}
+spec: {securityContext: {runAsUser: 7999}, initContainers: [{name: tproxy-proxy, image: mine, restartPolicy: Always}], containers: [{name: web, image: web, securityContext: {runAsUser: 7089}}]}`,
 	"has it as a container": `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
 spec: {containers: [{name: web, image: web}, {name: tproxy-proxy, image: mine, securityContext: {runAsUser: 7089}}]}`,
@@ -109,12 +115,18 @@ func TestInjectMissing(t *testing.T) {
 		const none, past = "the label tproxy-cni.io/inject asks for the sidecar, and the pod has none", "the pod has the sidecar, but its connections would not go through it"
 		const label = "labels: {tproxy-cni.io/inject: nat}"
 		const annotated = label + ", annotations: {tproxy-cni.io/mode: nat}"
-		init := ", initContainers: [{name: " + policy.container + ", restartPolicy: Always}]"
+		const user = "securityContext: {runAsUser: 7089}"
+		init := ", initContainers: [{name: " + policy.container + ", restartPolicy: Always, " + user + "}]"
 		for _, tt := range []struct{ metadata, spec, want string }{
 			{label, "", none},
 			{annotated, "", none},
 			{annotated, ", initContainers: [{name: other, restartPolicy: Always}]", none},
-			{annotated, ", initContainers: [{name: " + policy.container + "}]", none},
+			{annotated, ", initContainers: [{name: " + policy.container + ", " + user + "}]", none},
+			// Something else of that name, such as a database's proxy, is no sidecar.
+			{annotated, ", initContainers: [{name: " + policy.container + ", restartPolicy: Always}]", none},
+			{annotated, ", initContainers: [{name: " + policy.container + ", restartPolicy: Always, securityContext: {runAsUser: 7090}}]", none},
+			{annotated, ", " + user + ", initContainers: [{name: " + policy.container + ", restartPolicy: Always, securityContext: {runAsUser: 1}}]", none},
+			{strings.Replace(annotated, "mode: nat", "mode: nat, tproxy-cni.io/proxy-uid: '7090'", 1), init, none},
 			{label, init, past + " as the label tproxy-cni.io/inject asks: the annotation tproxy-cni.io/mode is \"\", want \"nat\""},
 			{strings.Replace(annotated, "mode: nat", "mode: tproxy", 1), init, past},
 			{strings.Replace(annotated, "mode: nat", "mode: none", 1), init, past},
@@ -122,15 +134,16 @@ func TestInjectMissing(t *testing.T) {
 			{"labels: {tproxy-cni.io/inject: ''}", init, "label tproxy-cni.io/inject: want nat or tproxy, or no label"},
 			{label, ", hostNetwork: true", "hostNetwork: the pod has no network of its own"},
 			{annotated, init, ""},
-			{annotated, ", initContainers: [{name: a}, {name: " + policy.container + ", restartPolicy: Always}]", ""},
+			{annotated, ", initContainers: [{name: a}, {name: " + policy.container + ", restartPolicy: Always, " + user + "}]", ""},
+			{annotated, ", " + user + ", initContainers: [{name: a, securityContext: {runAsUser: 2}}, {name: " + policy.container + ", restartPolicy: Always}]", ""},
 		} {
-			text := podHead + "\nmetadata: {name: web, " + tt.metadata + "}\nspec: {containers: [{name: web}]" + tt.spec + "}\n"
+			text := podHead + "\nmetadata: {name: web, " + tt.metadata + "}\nspec: {containers: [{name: web, securityContext: {runAsUser: 1}}]" + tt.spec + "}\n"
 			why := validate(t, validating, only[*corev1.Pod](t, decode(t, []byte(text))))
 			if tt.want == "" && len(why) > 0 || tt.want != "" && (len(why) != 1 || !strings.HasPrefix(why[0], tt.want)) {
 				t.Errorf("refused with %q, want %q, for\n%s", why, tt.want, text)
 			}
-			if tt.want == none && !strings.Contains(why[0], "it needs a container "+policy.container) {
-				t.Errorf("the container's name is not in %q", why)
+			if tt.want == none && !strings.Contains(why[0], "it needs a container "+policy.container+" that runs as 70") {
+				t.Errorf("what the pod needs is not in %q", why)
 			}
 		}
 	}
@@ -154,6 +167,12 @@ spec: {containers: [{name: web, securityContext: {runAsUser: 7089}}]}`: "a conta
 		`
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-uid: "1000"}}
 spec: {securityContext: {runAsUser: 1000}, containers: [{name: a, securityContext: {runAsUser: 1}}, {name: web}]}`: "a container runs as 1000",
+		`
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-uid: "007089"}}
+spec: {containers: [{name: web, securityContext: {runAsUser: 7089}}]}`: "a container runs as 7089",
+		`
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-uid: " 7089 "}}
+spec: {initContainers: [{name: first, securityContext: {runAsUser: 7089}}], containers: [{name: web}]}`: "a container runs as 7089",
 	} {
 		why := validate(t, validating, only[*corev1.Pod](t, decode(t, []byte(podHead+text))))
 		why = slices.DeleteFunc(why, func(w string) bool { return strings.Contains(w, "asks for the sidecar") }) // here nothing adds it

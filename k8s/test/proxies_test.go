@@ -116,9 +116,6 @@ func TestInjectAnother(t *testing.T) {
 	all["has another"] = `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
 spec: {initContainers: [{name: proxy, image: mine, restartPolicy: Always, securityContext: {runAsUser: 7089}}], containers: [{name: web, image: web}]}`
-	all["has another as a container"] = `
-metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
-spec: {containers: [{name: web, image: web}, {name: proxy, image: mine, securityContext: {runAsUser: 7089}}]}`
 	for name, text := range all {
 		t.Run(name, func(t *testing.T) {
 			in := only[*corev1.Pod](t, decode(t, []byte(podHead+text)))
@@ -140,5 +137,36 @@ spec: {containers: [{name: web, image: web}, {name: proxy, image: mine, security
 				t.Errorf("refused: %q", why)
 			}
 		})
+	}
+}
+
+// TestInjectAnotherRefuses: a pod's own container of the other proxy's name is not taken for
+// the sidecar, and does not get its user.
+func TestInjectAnotherRefuses(t *testing.T) {
+	objects := decode(t, mustTemplate(t, map[string]any{"inject": true, "injectSidecar": string(read(t, root+"proxies/haproxy-http/sidecar.yaml"))}))
+	mutating, validating := only[*admissionv1.MutatingAdmissionPolicy](t, objects), only[*admissionv1.ValidatingAdmissionPolicy](t, objects)
+	const none, user = "the label tproxy-cni.io/inject asks for the sidecar, and the pod has none", "a container runs as 7089, the sidecar's user"
+	for spec, want := range map[string][]string{
+		"containers: [{name: web}], initContainers: [{name: proxy, restartPolicy: Always}]":                   {none},
+		"containers: [{name: web}, {name: proxy}]":                                                            {none},
+		"containers: [{name: web}, {name: proxy, securityContext: {runAsUser: 7089}}]":                        {user, none},
+		"containers: [{name: web}, {name: prepared, securityContext: {runAsUser: 7089}}]":                     {user, none},
+		"containers: [{name: web}, {name: tproxy-proxy}]":                                                     {none},
+		"containers: [{name: web}], initContainers: [{name: helper, securityContext: {runAsUser: 7089}}]":     {user, none},
+		"securityContext: {runAsUser: 7089}, containers: [{name: proxy}], initContainers: [{name: prepared}]": {user, none},
+	} {
+		text := podHead + "\nmetadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}\nspec: {" + spec + "}\n"
+		in := only[*corev1.Pod](t, decode(t, []byte(text)))
+		got := in // what the mutating policy does with a pod without the name is not at issue
+		if strings.Contains(spec, "proxy") {
+			got = mutate(t, mutating, in)
+		}
+		if diff := cmp.Diff(in, got); diff != "" {
+			t.Errorf("%s: mutated:\n%s", spec, diff)
+		}
+		why := validate(t, validating, got)
+		if !slices.EqualFunc(why, want, strings.HasPrefix) {
+			t.Errorf("%s: refused with %q, want %q", spec, why, want)
+		}
 	}
 }
