@@ -37,6 +37,7 @@ type setup struct {
 	files       int               // the sidecar's limit of open files; ours if 0
 	plugin      release           // whose plugin attaches it: the one under test if zero
 	proxy       release           // whose sidecar it has: the same
+	ownUsers    bool              // the pod has a user namespace of its own: hostUsers: false
 	lacks       string            // features that the plugin takes the kernel to lack; see package lacks
 }
 
@@ -81,6 +82,10 @@ func prepare(t *testing.T, s setup) *pod {
 	}
 	p.cnitool = lab.NewCNI(t, list, dirs...)
 	p.Net = lab.NewNet(t)
+	if s.ownUsers {
+		p.Pod.Remove()
+		p.Pod = lab.NewInUserNS(t, "pod")
+	}
 	return p
 }
 

@@ -54,7 +54,15 @@ func usual(t testing.TB, mode contract.Mode) Config {
 func newPod(t testing.TB) *lab.NS {
 	t.Helper()
 	lab.Need(t, "nft", "ip")
-	pod, node := lab.New(t, "pod"), lab.New(t, "node")
+	pod := lab.New(t, "pod")
+	wire(t, pod)
+	return pod
+}
+
+// wire gives a pod what a CNI chain does.
+func wire(t testing.TB, pod *lab.NS) {
+	t.Helper()
+	node := lab.New(t, "node")
 	lab.Veth(node, "pod0", pod, "eth0")
 	node.Addr("pod0", "10.1.0.1/24", "fd00:1::1/64")
 	// The golden names no link-local address.
@@ -69,7 +77,6 @@ func newPod(t testing.TB) *lab.NS {
 		}
 		return nil
 	})
-	return pod
 }
 
 // handles are the numbers behind a rule's chain in nft's debug output.

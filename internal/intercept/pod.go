@@ -23,8 +23,9 @@ type pod struct {
 	rules *mnl.Conn      // rtnetlink, in messages; see rtnetlink
 	nft   *nftables.Conn // nftables, in the library's words; see library
 	lo    netlink.Link
-	ipv6  bool // lo can have IPv6 routes
-	ready bool // our table was there when the pod was opened
+	ipv6  bool      // lo can have IPv6 routes
+	ready bool      // our table was there when the pod was opened
+	users []idRange // see usersOf
 }
 
 // open opens the namespace at path. Its error is a NoNetNS where there is none.
@@ -49,6 +50,9 @@ func open(path string) (p *pod, err error) {
 		return nil, fmt.Errorf("find lo in %s: %w", printable.Word(path), err)
 	}
 	if p.ipv6, err = hasIPv6(p.ns, "lo"); err != nil {
+		return nil, err
+	}
+	if p.users, err = usersOf(p.ns); err != nil {
 		return nil, err
 	}
 	p.ready, err = p.hasTable(nftables.TableFamilyINet)
@@ -115,11 +119,21 @@ func (p *pod) families(link netlink.Link, mode contract.Mode, uid uint32) []fami
 			eth6 = eth4
 		}
 	}
-	all := families(mode, uid, p.lo.Attrs().Index, eth4, eth6)
+	all := families(mode, p.lo.Attrs().Index, eth4, eth6)
+	if p.canName(idRange{uid, uid}) {
+		for i := range all {
+			all[i].rules = append(all[i].rules, answersRule(uint8(all[i].af), uid))
+		}
+	}
 	if !p.ipv6 {
 		return all[:1]
 	}
 	return all
+}
+
+// canName reports whether a rule of this process's can be for these users.
+func (p *pod) canName(users idRange) bool {
+	return slices.ContainsFunc(p.users, func(r idRange) bool { return r[0] <= users[0] && users[1] <= r[1] })
 }
 
 func (p *pod) hasTable(f nftables.TableFamily) (bool, error) {

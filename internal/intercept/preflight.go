@@ -1,9 +1,7 @@
 package intercept
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/containernetworking/plugins/pkg/ns"
@@ -19,16 +17,11 @@ import (
 // and CAP_NET_ADMIN; those of a new user namespace will do.
 //
 // It programs everything but the sysctls: where /proc/sys is read-only, as in
-// most containers, that they exist is enough. Nor does it try a rule's uidrange in a
-// user namespace that does not map the sidecar's uid, where the kernel takes none: one
-// that has policy routing has it (Linux 4.10).
+// most containers, that they exist is enough. Nor does it try a rule for the sidecar's uid in
+// a user namespace that lacks that: a kernel that has policy routing takes one (Linux 4.10).
 func Preflight(mode contract.Mode) (missing []string, guard Guarded, err error) {
 	c := Default(mode)
 	if err := c.validate(); err != nil {
-		return nil, guard, err
-	}
-	mapped, err := mapsUID(c.ProxyUID)
-	if err != nil {
 		return nil, guard, err
 	}
 	err = scratch(c.Interface, func(path string) error {
@@ -44,9 +37,6 @@ func Preflight(mode contract.Mode) (missing []string, guard Guarded, err error) 
 			return err
 		}
 		for _, f := range p.familiesOf(c.Interface, mode, c.ProxyUID) {
-			if !mapped {
-				f.rules = forAllUsers(f.rules)
-			}
 			err := f.addRoutes(p.link, f.routes)
 			if err == nil {
 				err = f.placeRules(p)
@@ -81,33 +71,6 @@ func Preflight(mode contract.Mode) (missing []string, guard Guarded, err error) 
 		return nil
 	})
 	return missing, guard, err
-}
-
-// mapsUID reports whether this process's user namespace has uid: user_namespaces(7).
-func mapsUID(uid uint32) (bool, error) {
-	m, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		return false, err
-	}
-	for line := range bytes.Lines(m) {
-		var inside, outside, n uint64
-		if _, err := fmt.Sscan(string(line), &inside, &outside, &n); err != nil {
-			return false, fmt.Errorf("/proc/self/uid_map: %w", err)
-		}
-		if uint64(uid) >= inside && uint64(uid)-inside < n {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// forAllUsers are rules without their uidrange.
-func forAllUsers(rules []ipRule) (all []ipRule) {
-	for _, r := range rules {
-		r.users = nil
-		all = append(all, r.encoded())
-	}
-	return all
 }
 
 // preflightTC is the guard without chain egress.

@@ -71,16 +71,16 @@ type family struct {
 // f's.
 func (f family) hidesLocal() bool { return len(f.exposed) > 0 }
 
-// families are both, in a mode, with a sidecar of that uid, for a pod whose interface has
-// these indices; 0 where it is gone or lacks the family, and its route with it.
-func families(mode contract.Mode, uid uint32, lo, eth4, eth6 int) []family {
+// families are both, in a mode, for a pod whose interface has these indices; 0 where it is
+// gone or lacks the family, and its route with it. Their answersRule is pod.families'.
+func families(mode contract.Mode, lo, eth4, eth6 int) []family {
 	fs := []family{
 		{
 			name: "ipv4", af: unix.AF_INET,
-			rules:   append(markedRules(unix.AF_INET), localRule(unix.AF_INET, 0, 0), answersRule(unix.AF_INET, uid)),
+			rules:   append(markedRules(unix.AF_INET), localRule(unix.AF_INET, 0, 0)),
 			exposed: []netlink.Route{everyAddress(lo, unix.AF_INET, unix.RT_TABLE_LOCAL, 0)},
 		},
-		{name: "ipv6", af: unix.AF_INET6, rules: append(markedRules(unix.AF_INET6), answersRule(unix.AF_INET6, uid))},
+		{name: "ipv6", af: unix.AF_INET6, rules: markedRules(unix.AF_INET6)},
 	}
 	for i, eth := range []int{eth4, eth6} {
 		f := &fs[i]

@@ -147,7 +147,7 @@ func (f family) checkRules(p *pod) (diffs []string, err error) {
 	return diffs, nil
 }
 
-// listRules are all of the family, in the kernel's order.
+// listRules are all of the family that this process can change, in the kernel's order.
 func (f family) listRules(p *pod) (list []ipRule, err error) {
 	conn, err := p.rtnetlink()
 	if err != nil {
@@ -163,7 +163,9 @@ func (f family) listRules(p *pod) (list []ipRule, err error) {
 		if r, err = parseRule(m.Data); err != nil {
 			break
 		}
-		list = append(list, r)
+		if r.users == nil || p.canName(*r.users) {
+			list = append(list, r)
+		}
 	}
 	return list, wrap("list "+f.name+" rules", err)
 }

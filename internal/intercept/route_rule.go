@@ -22,9 +22,9 @@ type ipRule struct {
 	table    uint32
 	mark     uint32
 	mask     uint32
-	suppress uint32     // routes with a prefix up to this length; none
-	group    uint32     // routes of interfaces in this group; none
-	users    *[2]uint32 // the first and the last uid
+	suppress uint32 // routes with a prefix up to this length; none
+	group    uint32 // routes of interfaces in this group; none
+	users    *idRange
 	protocol uint8
 
 	// plain says that nothing but the mark and the users selects packets.
@@ -64,7 +64,7 @@ func localRule(family uint8, priority, suppress uint32) ipRule {
 func answersRule(family uint8, uid uint32) ipRule {
 	return ipRule{
 		family: family, action: unix.FR_ACT_TO_TBL, table: unix.RT_TABLE_MAIN,
-		users: &[2]uint32{uid, uid}, suppress: none, group: 0, plain: true,
+		users: &idRange{uid, uid}, suppress: none, group: 0, plain: true,
 	}.encoded()
 }
 
@@ -141,7 +141,7 @@ func parseRule(data []byte) (ipRule, error) {
 		case unix.FRA_SUPPRESS_IFGROUP:
 			r.group = n
 		case unix.FRA_UID_RANGE:
-			r.users = &[2]uint32{binary.NativeEndian.Uint32(a.Data), binary.NativeEndian.Uint32(a.Data[4:])}
+			r.users = &idRange{binary.NativeEndian.Uint32(a.Data), binary.NativeEndian.Uint32(a.Data[4:])}
 		case unix.FRA_PROTOCOL:
 			r.protocol = a.Data[0]
 		case unix.FRA_PAD:
@@ -169,9 +169,9 @@ func (r ipRule) same(o ipRule) bool {
 func (r ipRule) forMark() bool { return r.mark == contract.Mark && r.mask == contract.Mark }
 
 // forUsers are the uids that r is for.
-func (r ipRule) forUsers() [2]uint32 {
+func (r ipRule) forUsers() idRange {
 	if r.users == nil {
-		return [2]uint32{0, none}
+		return idRange{0, none}
 	}
 	return *r.users
 }
