@@ -9,10 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mostTries bounds how often rules are put in their order while other software adds
-// its own.
-const mostTries = 5
-
 // placeRules puts f's rules where they belong. At no moment does a packet find neither
 // the old state nor the new one: all is added before anything is deleted. The routes
 // of table 29808 have to be there.
@@ -155,9 +151,7 @@ func (f family) listRules(p *pod) (list []ipRule, err error) {
 	}
 	request := make([]byte, ruleHeader)
 	request[0] = byte(f.af)
-	replies, err := conn.Execute(mnl.Message{
-		Header: mnl.Header{Type: unix.RTM_GETRULE, Flags: mnl.Request | mnl.Dump}, Data: request,
-	})
+	replies, err := dumpRoute(conn, unix.RTM_GETRULE, request)
 	for _, m := range replies {
 		var r ipRule
 		if r, err = parseRule(m.Data); err != nil {
@@ -179,12 +173,4 @@ func (p *pod) changeRule(message mnl.HeaderType, flags mnl.HeaderFlags, r ipRule
 		})
 	}
 	return err
-}
-
-// rtnetlink is the connection for rules.
-func (p *pod) rtnetlink() (_ *mnl.Conn, err error) {
-	if p.rules == nil {
-		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())})
-	}
-	return p.rules, wrap("open rtnetlink", err)
 }
