@@ -138,7 +138,7 @@ func (p *pod) guardStep(ifname string, g *Guarded) step {
 // process lacks something, or other software has its place. Any other error is no reason
 // for a weaker guard.
 func refused(err error) bool {
-	return oneOf(err, unix.ENOENT, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL, unix.EPERM, unix.EEXIST, errPlaceTaken)
+	return oneOf(err, unix.ENOENT, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL, unix.EPERM, unix.EEXIST)
 }
 
 // Transient reports whether the kernel may take what it refused with err, if it is asked

@@ -298,7 +298,7 @@ func TestFilterInAnotherChain(t *testing.T) {
 // TestRefused: only what the kernel cannot do, or other software has, weakens the guard.
 func TestRefused(t *testing.T) {
 	for err, want := range map[error]bool{
-		unix.ENOENT: true, unix.EOPNOTSUPP: true, unix.ENOSYS: true, unix.EINVAL: true, unix.EPERM: true, unix.EEXIST: true, errPlaceTaken: true,
+		unix.ENOENT: true, unix.EOPNOTSUPP: true, unix.ENOSYS: true, unix.EINVAL: true, unix.EPERM: true, unix.EEXIST: true,
 		unix.ENFILE: false, unix.EMFILE: false, unix.ENOMEM: false, unix.EBUSY: false, unix.EIO: false, unix.ENODEV: false,
 	} {
 		if got := refused(wrap("add", err)); got != want {

@@ -45,9 +45,6 @@ const (
 	handleMade  = contract.RouteTable<<16 | 2
 )
 
-// errPlaceTaken is that other software has a qdisc in clsact's place.
-var errPlaceTaken = errors.New("of other software has the place of clsact")
-
 // filter is a tc filter as the kernel shows it.
 type filter struct {
 	handle, info uint32 // info has the priority and the protocol
@@ -179,7 +176,7 @@ func (p *pod) guardByTC(ifname string) error {
 		}
 		handle = handleMade
 	default:
-		return fmt.Errorf("tc qdisc %s %w", have.qdisc, errPlaceTaken)
+		return fmt.Errorf("tc qdisc %s of other software has the place of clsact: %w", have.qdisc, unix.EEXIST)
 	}
 	switch i := slices.IndexFunc(have.egress, filter.ours); {
 	case i == 0:
