@@ -45,12 +45,14 @@ func (g Guarded) String() string {
 type NoGuard struct{ Err error }
 
 func (e NoGuard) Error() string {
-	return "packet guard: this kernel lacks the " + EgressHook + ": " + e.Err.Error() +
-		"; for the next best guard, a tc egress filter, set packetGuard to " + contract.PacketGuardBestEffort +
-		" in the plugin's conflist entry (installer: --packet-guard=" + contract.PacketGuardBestEffort +
-		", chart: settings.packet-guard), or, unless that entry says " + contract.PacketGuardRequired + ", annotate the pod with " +
-		contract.AnnotationPrefix + "packet-guard: " + contract.PacketGuardBestEffort
+	return "packet guard: this kernel lacks the " + EgressHook + ": " + e.Err.Error() + guardCure
 }
+
+// guardCure is what to do for a pod that requires more than its kernel can.
+const guardCure = "; for the next best guard, a tc egress filter, set packetGuard to " + contract.PacketGuardBestEffort +
+	" in the plugin's conflist entry (installer: --packet-guard=" + contract.PacketGuardBestEffort +
+	", chart: settings.packet-guard), or, unless that entry says " + contract.PacketGuardRequired + ", annotate the pod with " +
+	contract.AnnotationPrefix + "packet-guard: " + contract.PacketGuardBestEffort
 
 func (e NoGuard) Unwrap() error { return e.Err }
 
@@ -117,7 +119,7 @@ func (p *pod) guardStep(ifname string, g *Guarded) step {
 			switch {
 			case err == nil:
 				*g = Guarded{Guard: contract.GuardTC}
-			case Transient(err):
+			case !refused(err):
 				return err
 			default:
 				g.Why = err.Error()
@@ -132,11 +134,21 @@ func (p *pod) guardStep(ifname string, g *Guarded) step {
 	}
 }
 
+// refused reports whether err means that the guard by tc cannot be: this kernel or this
+// process lacks something, or other software has its place. Any other error is no reason
+// for a weaker guard.
+func refused(err error) bool {
+	return oneOf(err, unix.ENOENT, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL, unix.EPERM, unix.EEXIST)
+}
+
 // Transient reports whether the kernel may take what it refused with err, if it is asked
 // again.
 func Transient(err error) bool {
-	return slices.ContainsFunc([]error{unix.EAGAIN, unix.EBUSY, unix.EINTR, unix.ENOBUFS, unix.ENOMEM},
-		func(e error) bool { return errors.Is(err, e) })
+	return oneOf(err, unix.EAGAIN, unix.EBUSY, unix.EINTR, unix.ENOBUFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE)
+}
+
+func oneOf(err error, list ...error) bool {
+	return slices.ContainsFunc(list, func(e error) bool { return errors.Is(err, e) })
 }
 
 // markStep makes the route by which the pod's processes can tell the guard.
@@ -196,7 +208,7 @@ func (p *pod) checkGuard(c Config, want wanted) (drift []string, err error) {
 			drift = diffFilters(c.Interface, nil, have.egress)
 		}
 		if c.PacketGuard == contract.PacketGuardRequired {
-			drift = append(drift, "packet guard: "+string(expect)+" is in force, and the whole one is required; this kernel lacks the "+EgressHook)
+			drift = append(drift, "packet guard: "+string(expect)+" is in force, and the whole one is required; this kernel lacks the "+EgressHook+guardCure)
 		}
 	}
 	m, ok := p.mark(expect)

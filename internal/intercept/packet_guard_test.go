@@ -7,8 +7,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/bpf"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/lacks"
 )
@@ -79,7 +82,7 @@ func TestPacketGuard(t *testing.T) {
 					t.Errorf("it says %s", g)
 				}
 				if want == contract.GuardTC {
-					wantTC(t, pod, "0x2")
+					wantTC(t, pod, "0x74700002")
 				}
 				egress := chainText(state(whole)["rules, listed"], "egress")
 				if without := strings.Replace(state(whole)["rules, listed"], "\n"+egress, "", 1); egress == "" || state(pod)["rules, listed"] != without {
@@ -129,7 +132,8 @@ func TestPacketGuardRequired(t *testing.T) {
 		t.Errorf("before and after:\n%s", diff)
 	}
 	applyGuarded(t, pod, bestEffort(contract.ModeNAT), contract.GuardTC)
-	if err := Check(pod.Path(), Default(contract.ModeNAT), nil); err == nil || !strings.Contains(err.Error(), "packet guard: tc is in force, and the whole one is required") {
+	if err := Check(pod.Path(), Default(contract.ModeNAT), nil); err == nil ||
+		!strings.Contains(err.Error(), "packet guard: tc is in force, and the whole one is required") || !strings.Contains(err.Error(), "annotate the pod with") {
 		t.Errorf("check says %v", err)
 	}
 }
@@ -191,6 +195,15 @@ func TestForeignTC(t *testing.T) {
 			{"filter", "add", "dev", "eth0", "egress", "pref", "7", "bpf", "bytecode", pass, "flowid", "1:1"},
 			{"filter", "add", "dev", "eth0", "ingress", "pref", "1", "bpf", "bytecode", pass, "flowid", "1:1"},
 		}, contract.GuardTC, ""},
+		{"the first place of the same kind", [][]string{
+			{"qdisc", "add", "dev", "eth0", "clsact"},
+			{"filter", "add", "dev", "eth0", "egress", "protocol", "all", "pref", "1", "handle", "1", "bpf", "bytecode", pass, "flowid", "1:1"},
+			{"filter", "add", "dev", "eth0", "egress", "protocol", "all", "pref", "1", "handle", "2", "bpf", "bytecode", pass, "flowid", "1:2"},
+		}, contract.GuardTC, ""},
+		{"our handle", [][]string{
+			{"qdisc", "add", "dev", "eth0", "clsact"},
+			{"filter", "add", "dev", "eth0", "egress", "protocol", "all", "pref", "1", "handle", "0x74700001", "bpf", "bytecode", pass, "flowid", "1:1"},
+		}, contract.GuardNone, "add the tc filter of the packet guard"},
 		{"the first place", [][]string{
 			{"qdisc", "add", "dev", "eth0", "clsact"},
 			{"filter", "add", "dev", "eth0", "egress", "protocol", "ip", "pref", "1", "bpf", "bytecode", pass, "flowid", "1:1"},
@@ -214,7 +227,7 @@ func TestForeignTC(t *testing.T) {
 				}
 			}
 			if tc.want == contract.GuardTC {
-				wantTC(t, pod, "0x1")
+				wantTC(t, pod, "0x74700001")
 				if err := Check(pod.Path(), bestEffort(contract.ModeTProxy), nil); err != nil {
 					t.Errorf("check says %v", err)
 				}
@@ -247,6 +260,53 @@ func TestForeignFilterLater(t *testing.T) {
 	}
 }
 
+// TestFilterInAnotherChain: a filter of the guard's name where no packet comes is no guard.
+func TestFilterInAnotherChain(t *testing.T) {
+	pod, c := newPod(t), bestEffort(contract.ModeNAT)
+	lack(t, lacks.Egress)
+	applyGuarded(t, pod, c, contract.GuardTC)
+	if err := pod.Do(func() error {
+		link, err := netlink.LinkByName(c.Interface)
+		if err != nil {
+			return err
+		}
+		fd, err := bpf.LoadClassifier(contract.Table, guardProgram)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		chain := uint32(5)
+		return netlink.FilterAdd(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{
+				LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1, Chain: &chain,
+			},
+			Fd: fd, Name: contract.Table, DirectAction: true,
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	pod.Run("tc", "filter", "del", "dev", c.Interface, "egress", "pref", "1", "chain", "0")
+	if got, err := Guard(pod.Path(), c.Interface); err != nil || got != contract.GuardNone {
+		t.Errorf("in force is %s; %v", got, err)
+	}
+	if err := Check(pod.Path(), c, nil); err == nil || err.Error() != "packet guard: the tc egress filter of eth0 is missing" {
+		t.Errorf("check says %v", err)
+	}
+	applyGuarded(t, pod, c, contract.GuardTC)
+}
+
+// TestRefused: only what the kernel cannot do, or other software has, weakens the guard.
+func TestRefused(t *testing.T) {
+	for err, want := range map[error]bool{
+		unix.ENOENT: true, unix.EOPNOTSUPP: true, unix.ENOSYS: true, unix.EINVAL: true, unix.EPERM: true, unix.EEXIST: true,
+		unix.ENFILE: false, unix.EMFILE: false, unix.ENOMEM: false, unix.EBUSY: false, unix.EIO: false, unix.ENODEV: false,
+	} {
+		if got := refused(wrap("add", err)); got != want {
+			t.Errorf("%v: %v, want %v", err, got, want)
+		}
+	}
+}
+
 // TestCheckPacketGuard breaks the guard by tc, and wants Check to name just that and
 // another Apply to mend it.
 func TestCheckPacketGuard(t *testing.T) {
@@ -260,7 +320,7 @@ func TestCheckPacketGuard(t *testing.T) {
 		{"no qdisc", [][]string{{"tc", "qdisc", "del", "dev", "eth0", "clsact"}}, "packet guard: the tc egress filter of eth0 is missing"},
 		{"another program", [][]string{
 			{"tc", "filter", "del", "dev", "eth0", "egress"},
-			{"tc", "filter", "add", "dev", "eth0", "egress", "pref", "1", "handle", "2", "bpf", "bytecode", "1,6 0 0 0,", "flowid", "1:1"},
+			{"tc", "filter", "add", "dev", "eth0", "egress", "pref", "1", "handle", "0x74700002", "bpf", "bytecode", "1,6 0 0 0,", "flowid", "1:1"},
 		}, "packet guard: the tc egress filter of eth0 is missing"},
 		{"a filter before it", [][]string{
 			{"tc", "filter", "add", "dev", "eth0", "egress", "pref", "1", "handle", "5", "bpf", "bytecode", pass, "flowid", "1:1"},

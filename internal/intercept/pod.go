@@ -81,6 +81,14 @@ func (p *pod) library() (nft *nftables.Conn, err error) {
 	return p.nft, wrap("open nftables", err)
 }
 
+// rtnetlink is the connection for rules.
+func (p *pod) rtnetlink() (_ *mnl.Conn, err error) {
+	if p.rules == nil {
+		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())})
+	}
+	return p.rules, wrap("open rtnetlink", err)
+}
+
 func (p *pod) close() {
 	if p.raw != nil {
 		_ = p.raw.Close()

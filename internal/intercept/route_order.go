@@ -9,10 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mostTries bounds how often rules are put in their order while other software adds
-// its own.
-const mostTries = 5
-
 // placeRules puts f's rules where they belong. At no moment does a packet find neither
 // the old state nor the new one: all is added before anything is deleted. The routes
 // of table 29808 have to be there.
@@ -48,9 +44,22 @@ func (f family) settle(p *pod, plan func(have []ipRule) (add, del []ipRule)) err
 
 // planPlace says what makes the rules of the pod those of f: with the kernel's for table
 // local gone where f hides that, no other one for our mark, and ahead of all others but
-// the kernel's.
+// the kernel's, which is first where f does not hide it.
 func (f family) planPlace(have []ipRule) (add, del []ipRule) {
-	return f.plan(have, f.rules, func(r ipRule) bool { return f.ours(r) || f.hidesLocal() && r.local() })
+	first := f.first(have)
+	return f.plan(have, first, func(r ipRule) bool {
+		return f.ours(r) || r.local() && (f.hidesLocal() || r.priority == 0 && len(first) > len(f.rules))
+	})
+}
+
+// first are f's rules, and before them that for table local where f needs it and it does
+// not lead: behind a rule for the sidecar's uid what that sends to the pod itself would
+// leave the pod.
+func (f family) first(have []ipRule) []ipRule {
+	if f.hidesLocal() || len(have) > 0 && have[0].local() && have[0].priority == 0 {
+		return f.rules
+	}
+	return append([]ipRule{kernelRule(uint8(f.af))}, f.rules...)
 }
 
 // planRemove says what makes the rules those of a pod without f.
@@ -69,8 +78,9 @@ func (f family) planRemove(have []ipRule) (add, del []ipRule) {
 //
 // A request to delete a rule takes the first that has what the request names, though it
 // may have more: "0: lookup local" can mean "0: lookup local suppress_prefixlength 0".
-// So those of priority 0 are deleted from the head on, where each is the first. But
-// "unreachable" never stays behind the look-up that goes before it.
+// So those of priority 0 are deleted from the head on, where each is the first. But two
+// never stay behind the look-ups that go before them: "unreachable", and the rule for the
+// sidecar's uid.
 func (f family) plan(have, first []ipRule, gone func(ipRule) bool) (add, del []ipRule) {
 	old, others, late := []ipRule{}, []ipRule{}, []ipRule{}
 	leads := true
@@ -94,13 +104,13 @@ func (f family) plan(have, first []ipRule, gone func(ipRule) bool) (add, del []i
 		add, del = add[n:], nil
 	}
 	del = append(del, late...)
-	slices.SortStableFunc(del, func(a, b ipRule) int { return lookups(a) - lookups(b) })
+	slices.SortStableFunc(del, func(a, b ipRule) int { return turn(a) - turn(b) })
 	return add, del
 }
 
-// lookups is 0 for our rule that drops.
-func lookups(r ipRule) int {
-	if r.forMark() && r.action == unix.FR_ACT_UNREACHABLE {
+// turn is 0 for rules of ours that are deleted before all others.
+func turn(r ipRule) int {
+	if r.forMark() && r.action == unix.FR_ACT_UNREACHABLE || r.forAnswers() {
 		return 0
 	}
 	return 1
@@ -125,7 +135,7 @@ func (f family) checkRules(p *pod) (diffs []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range f.rules {
+	for _, r := range f.first(have) {
 		if !slices.ContainsFunc(have, r.same) {
 			diffs = append(diffs, fmt.Sprintf("%s rule %q is missing", f.name, r))
 		}
@@ -155,9 +165,7 @@ func (f family) listRules(p *pod) (list []ipRule, err error) {
 	}
 	request := make([]byte, ruleHeader)
 	request[0] = byte(f.af)
-	replies, err := conn.Execute(mnl.Message{
-		Header: mnl.Header{Type: unix.RTM_GETRULE, Flags: mnl.Request | mnl.Dump}, Data: request,
-	})
+	replies, err := dumpRoute(conn, unix.RTM_GETRULE, request)
 	for _, m := range replies {
 		var r ipRule
 		if r, err = parseRule(m.Data); err != nil {
@@ -179,12 +187,4 @@ func (p *pod) changeRule(message mnl.HeaderType, flags mnl.HeaderFlags, r ipRule
 		})
 	}
 	return err
-}
-
-// rtnetlink is the connection for rules.
-func (p *pod) rtnetlink() (_ *mnl.Conn, err error) {
-	if p.rules == nil {
-		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())})
-	}
-	return p.rules, wrap("open rtnetlink", err)
 }

@@ -39,9 +39,10 @@ const (
 	// guardPriority is the first: a filter before ours could let a frame out.
 	guardPriority = 1
 
-	// The filter's handle says who made the qdisc, and so who takes it away.
-	handleFound = 1 // it was there
-	handleMade  = 2
+	// The filter's handle says who made the qdisc, and so who takes it away. Other
+	// software has 1 and the like, in the same priority.
+	handleFound = contract.RouteTable<<16 | 1 // it was there
+	handleMade  = contract.RouteTable<<16 | 2
 )
 
 // filter is a tc filter as the kernel shows it.
@@ -70,16 +71,15 @@ type filters struct {
 // filters reads them; none of an interface that is gone.
 func (p *pod) filters(ifname string) (f filters, err error) {
 	link, err := p.link.LinkByName(ifname)
-	if err != nil {
+	var gone netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &gone):
 		return f, nil
+	case err != nil:
+		return f, wrap("find interface", err)
 	}
-	conn, err := mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())})
-	if err != nil {
-		return f, wrap("open rtnetlink", err)
-	}
-	defer conn.Close()
 	index := link.Attrs().Index
-	err = dumpTC(conn, unix.RTM_GETQDISC, index, 0, func(_, parent, _ uint32, a map[uint16][]byte) {
+	err = p.dumpTC(unix.RTM_GETQDISC, index, 0, func(_, parent, _ uint32, a map[uint16][]byte) {
 		if parent != netlink.HANDLE_CLSACT {
 			return
 		}
@@ -96,9 +96,9 @@ func (p *pod) filters(ifname string) (f filters, err error) {
 		parent uint32
 		to     *[]filter
 	}{{netlink.HANDLE_MIN_EGRESS, &f.egress}, {netlink.HANDLE_MIN_INGRESS, &f.ingress}} {
-		err := dumpTC(conn, unix.RTM_GETTFILTER, index, side.parent, func(handle, _, info uint32, a map[uint16][]byte) {
-			if handle == 0 {
-				return // it stands for all of its priority
+		err := p.dumpTC(unix.RTM_GETTFILTER, index, side.parent, func(handle, _, info uint32, a map[uint16][]byte) {
+			if handle == 0 || number(a[unix.TCA_CHAIN]) != 0 {
+				return // it stands for all of its priority, or is where no packet begins
 			}
 			options := nested(a[unix.TCA_OPTIONS])
 			name := cString(options[tcaBPFName])
@@ -124,11 +124,15 @@ const (
 
 // dumpTC calls each with what struct tcmsg and the attributes say of every object of an
 // interface and a parent.
-func dumpTC(conn *mnl.Conn, message, index int, parent uint32, each func(handle, parent, info uint32, attrs map[uint16][]byte)) error {
+func (p *pod) dumpTC(message, index int, parent uint32, each func(handle, parent, info uint32, attrs map[uint16][]byte)) error {
 	request := make([]byte, sizeofTcMsg)
 	binary.NativeEndian.PutUint32(request[4:], uint32(index))
 	binary.NativeEndian.PutUint32(request[12:], parent)
-	replies, err := conn.Execute(mnl.Message{Header: mnl.Header{Type: mnl.HeaderType(message), Flags: mnl.Request | mnl.Dump}, Data: request})
+	conn, err := p.rtnetlink()
+	if err != nil {
+		return err
+	}
+	replies, err := dumpRoute(conn, mnl.HeaderType(message), request)
 	if err != nil {
 		return err
 	}
@@ -163,28 +167,29 @@ func (p *pod) guardByTC(ifname string) error {
 	if err != nil {
 		return wrap("find interface", err)
 	}
-	handle := uint32(handleFound)
+	handle, change := uint32(handleFound), p.link.FilterAdd // which overwrites nothing
 	switch have.qdisc {
 	case "clsact":
-		if slices.ContainsFunc(have.egress, func(f filter) bool { return f.ours() && f.handle == handleMade }) {
-			handle = handleMade
-		}
 	case "":
 		if err := p.link.QdiscAdd(clsact(link)); err != nil {
 			return wrap("add tc qdisc clsact", err)
 		}
 		handle = handleMade
 	default:
-		return fmt.Errorf("tc qdisc %s of other software has the place of clsact", have.qdisc)
+		return fmt.Errorf("tc qdisc %s of other software has the place of clsact: %w", have.qdisc, unix.EEXIST)
 	}
-	// Replaced where it is, it is behind what came later. So one that is not the
-	// first goes and comes again; a new one of its priority is the first.
-	if len(have.egress) > 0 && !have.egress[0].ours() {
+	switch i := slices.IndexFunc(have.egress, filter.ours); {
+	case i == 0:
+		handle, change = have.egress[0].handle, p.link.FilterReplace
+	case i > 0:
+		// Replaced where it is, it is behind what came later. So it goes and comes
+		// again; a new one of its priority is the first.
+		handle = have.egress[i].handle
 		if err := p.deleteFilters(link, have.egress); err != nil {
 			return err
 		}
 	}
-	err = p.link.FilterReplace(&netlink.BpfFilter{
+	err = change(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: handle, Protocol: unix.ETH_P_ALL, Priority: guardPriority,
 		},

@@ -68,8 +68,10 @@ func hasGuardFilter(link int) (found bool, err error) {
 		if len(data) < sizeofTcMsg {
 			return fmt.Errorf("RTM_GETTFILTER: an answer of %d bytes", len(data))
 		}
-		name := attributes(attributes(data[sizeofTcMsg:])[unix.TCA_OPTIONS])[bpfName]
-		found = found || string(bytes.TrimRight(name, "\x00")) == contract.Table
+		a := attributes(data[sizeofTcMsg:])
+		name := attributes(a[unix.TCA_OPTIONS])[bpfName]
+		// A packet begins in chain 0.
+		found = found || number32(a[unix.TCA_CHAIN], 0) == 0 && string(bytes.TrimRight(name, "\x00")) == contract.Table
 		return nil
 	})
 	return found, err

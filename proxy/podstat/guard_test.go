@@ -3,7 +3,11 @@ package podstat
 import (
 	"testing"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/bpf"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 	"github.com/tproxy-cni/tproxy-cni/internal/lacks"
@@ -38,7 +42,31 @@ func TestReadGuard(t *testing.T) {
 			if tt.want == contract.GuardTC {
 				n.Pod.Run("tc", "filter", "del", "dev", "eth0", "egress")
 				is("without the filter", contract.GuardNone)
+				if err := n.Pod.Do(inChain5); err != nil {
+					t.Fatal(err)
+				}
+				is("with it in another chain", contract.GuardNone)
 			}
 		}
 	}
+}
+
+// inChain5 adds a filter of the guard's name where no packet comes.
+func inChain5() error {
+	link, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	fd, err := bpf.LoadClassifier(contract.Table, []bpf.Instruction{{Code: unix.BPF_ALU64 | unix.BPF_MOV}, {Code: unix.BPF_JMP | unix.BPF_EXIT}})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	chain := uint32(5)
+	return netlink.FilterAdd(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1, Chain: &chain,
+		},
+		Fd: fd, Name: contract.Table, DirectAction: true,
+	})
 }
