@@ -138,6 +138,24 @@ func TestPacketGuardRequired(t *testing.T) {
 	}
 }
 
+// TestPacketGuardRequiredLater: a programmed pod that comes to require what its kernel
+// lacks, and other settings with it, stays as it is.
+func TestPacketGuardRequiredLater(t *testing.T) {
+	pod := newPod(t)
+	lack(t, lacks.Egress)
+	applyGuarded(t, pod, bestEffort(contract.ModeNAT), contract.GuardTC)
+	before := state(pod)
+	c := Default(contract.ModeTProxy)
+	c.ProxyUID, c.ProxyPort = 4242, 15000
+	var none NoGuard
+	if err := Apply(pod.Path(), c); !errors.As(err, &none) {
+		t.Errorf("error is %v", err)
+	}
+	if diff := cmp.Diff(before, state(pod)); diff != "" {
+		t.Errorf("before and after:\n%s", diff)
+	}
+}
+
 // TestPacketGuardChanges: a pod gets the guard that there is now, whichever it had, and
 // nothing is left of that.
 func TestPacketGuardChanges(t *testing.T) {
