@@ -160,6 +160,7 @@ func TestPacketGuardRequiredLater(t *testing.T) {
 // nothing is left of that.
 func TestPacketGuardChanges(t *testing.T) {
 	lab.NeedKernel(t, lab.EgressHook)
+	t.Cleanup(func() { lacks.Features = "" })
 	c := bestEffort(contract.ModeNAT)
 	pod := newPod(t)
 	all := map[contract.Guard]string{contract.GuardNFT: "", contract.GuardTC: lacks.Egress, contract.GuardNone: lacks.Egress + "," + lacks.TC}
@@ -177,7 +178,7 @@ func TestPacketGuardChanges(t *testing.T) {
 			if err := Remove(pod.Path(), c.Interface); err != nil {
 				t.Fatal(err)
 			}
-			lack(t, before)
+			lacks.Features = before
 			if _, err := ApplyGuarded(pod.Path(), c); err != nil {
 				t.Fatal(err)
 			}
