@@ -95,8 +95,8 @@ func (p *pod) ourEntry() map[string]any {
 		"type":         contract.PluginType,
 		"capabilities": map[string]bool{contract.AnnotationsCapability: true},
 	}
-	if !lab.Has(p.t, lab.EgressHook) {
-		ours["packetGuard"] = contract.PacketGuardBestEffort
+	if g := lab.PacketGuard(p.t); g != contract.PacketGuardRequired {
+		ours["packetGuard"] = g
 	}
 	for k, v := range p.entry {
 		ours[k] = v

@@ -15,9 +15,7 @@ import (
 
 func (p *pod) config() intercept.Config {
 	c := intercept.Default(contract.Mode(p.mode))
-	if !lab.Has(p.t, lab.EgressHook) {
-		c.PacketGuard = contract.PacketGuardBestEffort
-	}
+	c.PacketGuard = lab.PacketGuard(p.t)
 	return c
 }
 

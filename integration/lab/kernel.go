@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
 // Feature is something that some kernels lack, and that the programs under test do
@@ -57,6 +59,16 @@ func Has(t TB, f Feature) bool {
 		t.Fatalf("%s%s: %v; name it in %s if that is to be so", Lacks, f.Name, err, MayLack)
 	}
 	return err == nil
+}
+
+// PacketGuard is what pods of a test ask of the packet guard: the whole one, but where the
+// kernel lacks the hook for it.
+func PacketGuard(t TB) contract.PacketGuard {
+	t.Helper()
+	if Has(t, EgressHook) {
+		return contract.PacketGuardRequired
+	}
+	return contract.PacketGuardBestEffort
 }
 
 // probed are the answers to probes, by the feature's name: the kernel does not change.

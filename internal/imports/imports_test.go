@@ -83,7 +83,7 @@ var may = map[string][]string{
 	"install/state":          {"install/pods", "internal/contract", "internal/intercept", "internal/settings"},
 
 	"integration":         {},
-	"integration/lab":     {},
+	"integration/lab":     {"internal/contract"},
 	"integration/demo":    {"integration/lab", "internal/contract"},
 	"integration/fresh":   {},
 	"integration/kernels": {"integration/lab", "internal/contract", "internal/programs"},

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -42,8 +41,9 @@ func (t Taken) Error() string {
 //
 // It returns nil if nothing differs, and a Drift that names every difference, and
 // Others, if something does. If all is as Apply programs it and there are Others, it is
-// Taken; that Others could not follow all rules is no fault of the pod's. Any other error means that it could not compare: the faults of c, a line each; a
-// NoNetNS; or the kernel's error, with what failed.
+// Taken; that Others could not follow all rules is no fault of the pod's. Any other error
+// means that it could not compare: the faults of c, a line each; a NoNetNS; or the kernel's
+// error, with what failed.
 //
 // The kernel itself says what Apply would program: Check applies c in a scratch
 // namespace and compares what it reads back from both. It changes nothing at
@@ -60,7 +60,8 @@ func (k *Checker) Check(path string, c Config, required []netip.Addr) error {
 // CheckAgain is Check for a namespace that is looked at time and again, each time
 // with the same c and required, and with seen, which begins as the zero value. It
 // costs a quarter of Check while nothing changes the namespace's nftables. Its error is
-// ctx's if that ends first, however much the kernel has to list.
+// ctx's if that ends first, however much of nftables, rules or filters the kernel has to
+// list.
 func (k *Checker) CheckAgain(ctx context.Context, path string, c Config, required []netip.Addr, seen *Seen) error {
 	if err := c.validate(); err != nil {
 		return err
@@ -70,7 +71,10 @@ func (k *Checker) CheckAgain(ctx context.Context, path string, c Config, require
 		return err
 	}
 	defer p.close()
-	defer context.AfterFunc(ctx, func() { _ = p.raw.SetReadDeadline(time.Unix(0, 1)) })()
+	if _, err := p.rtnetlink(); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, p.interrupt)()
 	err = k.compare(p, c, required, seen)
 	if ctx.Err() != nil {
 		return ctx.Err()

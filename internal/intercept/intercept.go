@@ -10,6 +10,7 @@
 //	others.go                        Others; others_walk.go follows a connection through rules that
 //	                                 others_nft.go and others_legacy.go read
 //	preflight.go, probe.go           what a kernel lacks
+//	in_force.go, stamp.go            the settings that are in force, and which version they are of
 //	ruleset.go and what it names     the nftables rules; nft.go has the words that they are made of
 //	program.go, transaction.go       from the rules to the kernel
 //	route.go                         policy routing; route_rule.go, route_order.go have the rules,
@@ -23,6 +24,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -39,7 +41,7 @@ import (
 // looked at; a NoNetNS; an interface that is missing, or another one that is
 // intercepted already; or the kernel's error, with the step that it refused. If a
 // step fails, those before it are undone, unless the namespace had been programmed
-// before: then the old state stays in force.
+// before: then the old state stays in force if the kernel refused the tables.
 //
 // It needs CAP_NET_ADMIN, and CAP_SYS_ADMIN to enter a namespace that is not the
 // process's own. In its own one /proc/sys may be read-only if the sysctls are
@@ -86,13 +88,15 @@ func ApplyGuarded(path string, c Config) (g Guarded, err error) {
 	return g, nil
 }
 
-// steps program c, on the interface link, and find out the packet guard. They are in
-// an order in which packets
-// never see half of the state: table 29808 is there before a rule asks it, nothing is
-// intercepted or refused before the tables come, the guard comes with them, and only
-// then can a process use a foreign source (in IPv4; IPv6 needs the sysctl, which in a
-// pod without running programs comes to the same). The local default of IPv4 comes
-// last, when the rules already hide it.
+// steps program c, on the interface link, and find out the packet guard. They are in an
+// order in which packets never see half of the state: table 29808 is there before a rule
+// asks it, nothing is intercepted or refused before the tables come, the guard comes with
+// them, and only then can a process use a foreign source (in IPv4; IPv6 needs the sysctl,
+// which in a pod without running programs comes to the same). The local default of IPv4
+// comes last, when the rules already hide it.
+//
+// In a pod that is programmed already the tables come first: they are what a kernel may
+// refuse, all or nothing, and then the old routes and rules stay with the old tables.
 func (p *pod) steps(c Config, link netlink.Link, g *Guarded) ([]step, error) {
 	own, err := p.addresses()
 	if err != nil {
@@ -117,14 +121,15 @@ func (p *pod) steps(c Config, link netlink.Link, g *Guarded) ([]step, error) {
 			func() error { return f.removeRoutes(p.link, list) },
 		}
 	}
+	var routing []step
 	for _, f := range fs {
-		steps = append(steps, routes(f, f.routes), step{
+		routing = append(routing, routes(f, f.routes), step{
 			func() error { return f.placeRules(p) },
 			func() error { return f.removeRules(p) },
 		})
 	}
-	steps = append(steps,
-		step{
+	tables := []step{
+		{
 			func() (err error) {
 				*g, err = p.programGuarded(c, own)
 				return wrap("program nftables", err)
@@ -132,8 +137,13 @@ func (p *pod) steps(c Config, link netlink.Link, g *Guarded) ([]step, error) {
 			func() error { return p.dropTables() },
 		},
 		p.guardStep(c.Interface, g),
-		sysctlStep(p.ns, c.Mode),
-	)
+	}
+	if p.ready {
+		steps = slices.Concat(steps, tables, routing)
+	} else {
+		steps = slices.Concat(steps, routing, tables)
+	}
+	steps = append(steps, sysctlStep(p.ns, c.Mode))
 	for _, f := range fs {
 		steps = append(steps, routes(f, f.exposed))
 	}

@@ -43,9 +43,7 @@ func golden(t *testing.T, name string) string {
 func usual(t testing.TB, mode contract.Mode) Config {
 	t.Helper()
 	c := Default(mode)
-	if !lab.Has(t, lab.EgressHook) {
-		c.PacketGuard = contract.PacketGuardBestEffort
-	}
+	c.PacketGuard = lab.PacketGuard(t)
 	return c
 }
 

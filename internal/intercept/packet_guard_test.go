@@ -138,10 +138,29 @@ func TestPacketGuardRequired(t *testing.T) {
 	}
 }
 
+// TestPacketGuardRequiredLater: a programmed pod that comes to require what its kernel
+// lacks, and other settings with it, stays as it is.
+func TestPacketGuardRequiredLater(t *testing.T) {
+	pod := newPod(t)
+	lack(t, lacks.Egress)
+	applyGuarded(t, pod, bestEffort(contract.ModeNAT), contract.GuardTC)
+	before := state(pod)
+	c := Default(contract.ModeTProxy)
+	c.ProxyUID, c.ProxyPort = 4242, 15000
+	var none NoGuard
+	if err := Apply(pod.Path(), c); !errors.As(err, &none) {
+		t.Errorf("error is %v", err)
+	}
+	if diff := cmp.Diff(before, state(pod)); diff != "" {
+		t.Errorf("before and after:\n%s", diff)
+	}
+}
+
 // TestPacketGuardChanges: a pod gets the guard that there is now, whichever it had, and
 // nothing is left of that.
 func TestPacketGuardChanges(t *testing.T) {
 	lab.NeedKernel(t, lab.EgressHook)
+	t.Cleanup(func() { lacks.Features = "" })
 	c := bestEffort(contract.ModeNAT)
 	pod := newPod(t)
 	all := map[contract.Guard]string{contract.GuardNFT: "", contract.GuardTC: lacks.Egress, contract.GuardNone: lacks.Egress + "," + lacks.TC}
@@ -159,7 +178,7 @@ func TestPacketGuardChanges(t *testing.T) {
 			if err := Remove(pod.Path(), c.Interface); err != nil {
 				t.Fatal(err)
 			}
-			lack(t, before)
+			lacks.Features = before
 			if _, err := ApplyGuarded(pod.Path(), c); err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
@@ -87,6 +88,13 @@ func (p *pod) rtnetlink() (_ *mnl.Conn, err error) {
 		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())})
 	}
 	return p.rules, wrap("open rtnetlink", err)
+}
+
+// interrupt ends what raw and rules read, now and later. Both are open.
+func (p *pod) interrupt() {
+	past := time.Unix(0, 1)
+	_ = p.raw.SetReadDeadline(past)
+	_ = p.rules.SetReadDeadline(past)
 }
 
 func (p *pod) close() {

@@ -3,6 +3,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	mnl "github.com/mdlayher/netlink"
@@ -12,13 +13,18 @@ import (
 // placeRules puts f's rules where they belong. At no moment does a packet find neither
 // the old state nor the new one: all is added before anything is deleted. The routes
 // of table 29808 have to be there.
-func (f family) placeRules(p *pod) error { return f.settle(p, f.planPlace) }
+func (f family) placeRules(p *pod) error { return f.settle(p, f.planPlace, mostMoved) }
 
 // removeRules is placeRules undone, and what an earlier version did.
-func (f family) removeRules(p *pod) error { return f.settle(p, f.planRemove) }
+func (f family) removeRules(p *pod) error { return f.settle(p, f.planRemove, math.MaxInt) }
 
-// settle does what plan says until that is nothing.
-func (f family) settle(p *pod, plan func(have []ipRule) (add, del []ipRule)) error {
+// mostMoved bounds how many rules of other software are moved behind the plugin's: a
+// thousand take a second, and a pod that adds as many all the time would keep the
+// installer from the others. A DEL, which nobody else waits for, moves any number.
+const mostMoved = 500
+
+// settle does what plan says until that is nothing, unless it is to move more than most.
+func (f family) settle(p *pod, plan func(have []ipRule) (add, del []ipRule), most int) error {
 	for range mostTries {
 		have, err := f.listRules(p)
 		if err != nil {
@@ -27,6 +33,10 @@ func (f family) settle(p *pod, plan func(have []ipRule) (add, del []ipRule)) err
 		add, del := plan(have)
 		if len(add)+len(del) == 0 {
 			return nil
+		}
+		if n := len(add) - len(f.rules); n > most {
+			return fmt.Errorf("%s rules: %d of other software have priority 0 and are not behind the plugin's, the last one %q; "+
+				"at most %d are moved: give them another priority (ip rule add pref 100 ...)", f.name, n, add[len(add)-1], most)
 		}
 		for _, r := range add {
 			if err := p.changeRule(unix.RTM_NEWRULE, mnl.Create, r); err != nil {

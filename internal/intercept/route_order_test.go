@@ -2,6 +2,9 @@ package intercept
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -109,6 +112,56 @@ func TestRuleOrder(t *testing.T) {
 				want(local)
 			})
 		}
+	}
+}
+
+// TestManyRules: more rules ahead of ours than a repair may take the time for are named,
+// with the cure; any number behind ours is right, and no obstacle for Remove.
+func TestManyRules(t *testing.T) {
+	pod, c := newPod(t), usual(t, contract.ModeNAT)
+	var batch strings.Builder
+	for i := range mostMoved + 1 {
+		fmt.Fprintf(&batch, "rule add pref 0 fwmark %d table 100\n", i+5000)
+	}
+	path := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(path, []byte(batch.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, pod, c)
+	pod.Run("ip", "-4", "-batch", path)
+	apply(t, pod, c)
+	if err := Check(pod.Path(), c, nil); err != nil {
+		t.Error(err)
+	}
+	pod.Run("ip", "-4", "rule", "del", "pref", "0", "uidrange", "7089-7089", "table", "main")
+	if err := Apply(pod.Path(), c); err == nil || !strings.Contains(err.Error(), `rules: 501 of other software have priority 0 and are not behind the plugin's, the last one "0: from all fwmark 0x157c/0xffffffff lookup 100"`) {
+		t.Errorf("error is %v", err)
+	}
+	if err := Remove(pod.Path(), c.Interface); err != nil {
+		t.Error(err)
+	}
+	if got := strings.Count(pod.Run("ip", "-4", "rule"), "lookup 100"); got != mostMoved+1 {
+		t.Errorf("%d rules of other software are left", got)
+	}
+}
+
+// TestInterrupt: a check that has had its time reads no more rules and filters.
+func TestInterrupt(t *testing.T) {
+	pod, c := newPod(t), usual(t, contract.ModeNAT)
+	p, err := open(pod.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if _, err := p.filters(c.Interface); err != nil {
+		t.Error(err)
+	}
+	p.interrupt()
+	if _, err := p.filters(c.Interface); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("filters: %v", err)
+	}
+	if _, err := p.familiesOf(c.Interface, c.Mode, c.ProxyUID)[0].checkRules(p); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("rules: %v", err)
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 // TestStamp: what another version has programmed is no drift where nothing differs; where
 // something does, CHECK names that version first, and another Apply is this one's.
 func TestStamp(t *testing.T) {
-	c := Default(contract.ModeNAT)
+	c := usual(t, contract.ModeNAT)
+	t.Cleanup(func() { version.Version = "" })
 	for _, tt := range []struct{ by, want string }{
 		{"v9.8.7", "v9.8.7 of the plugin has programmed this pod, and this is dev"},
 		{"\x1b[31m", `"\x1b[31m" of the plugin has programmed this pod, and this is dev`},

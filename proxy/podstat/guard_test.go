@@ -30,10 +30,14 @@ func TestReadGuard(t *testing.T) {
 		is("not programmed", "")
 		c := intercept.Default(mode)
 		c.PacketGuard = contract.PacketGuardBestEffort
+		var whole contract.Guard = contract.GuardNFT
+		if !lab.Has(t, lab.EgressHook) {
+			whole = contract.GuardTC
+		}
 		for _, tt := range []struct {
 			lacks string
 			want  contract.Guard
-		}{{"", contract.GuardNFT}, {lacks.Egress, contract.GuardTC}, {"", contract.GuardNFT}, {lacks.Egress + "," + lacks.TC, contract.GuardNone}} {
+		}{{"", whole}, {lacks.Egress, contract.GuardTC}, {"", whole}, {lacks.Egress + "," + lacks.TC, contract.GuardNone}} {
 			lacks.Features = tt.lacks
 			if err := intercept.Apply(n.Pod.Path(), c); err != nil {
 				t.Fatal(err)

@@ -25,9 +25,7 @@ func TestRouting(t *testing.T) {
 			t.Errorf("without the plugin: %+v", r)
 		}
 	}
-	if err := intercept.Apply(n.Pod.Path(), intercept.Default(contract.ModeNAT)); err != nil {
-		t.Fatal(err)
-	}
+	program(t, n)
 	marked := []string{"0: from all fwmark 0x1000/0x1000 lookup 29808", "0: from all fwmark 0x1000/0x1000 unreachable"}
 	const answers = "0: from all uidrange 7089-7089 lookup main suppress_ifgroup default"
 	for _, tt := range []struct {
@@ -49,13 +47,21 @@ func TestRouting(t *testing.T) {
 	}
 }
 
+// program is what the plugin does to the pod, in nat mode.
+func program(t *testing.T, n *lab.Net) {
+	t.Helper()
+	c := intercept.Default(contract.ModeNAT)
+	c.PacketGuard = lab.PacketGuard(t)
+	if err := intercept.Apply(n.Pod.Path(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSysctls: all are as the plugin sets them, and one that is changed is not.
 func TestSysctls(t *testing.T) {
 	n := lab.NewNet(t)
 	n.Wire()
-	if err := intercept.Apply(n.Pod.Path(), intercept.Default(contract.ModeNAT)); err != nil {
-		t.Fatal(err)
-	}
+	program(t, n)
 	read := func() (all []Sysctl) {
 		if err := n.Pod.Do(func() error { all = ReadSysctls(true, true); return nil }); err != nil {
 			t.Fatal(err)
