@@ -10,6 +10,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	kyaml "sigs.k8s.io/yaml"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
 // This file writes into the text of a document, at places that its YAML tree gives, so
@@ -226,8 +228,11 @@ func (e *editor) addFlow(n *yaml.Node, text string) error {
 
 // fillNull gives a key without a value one.
 func (e *editor) fillNull(key, null, value *yaml.Node) error {
-	if key == nil {
+	switch {
+	case key == nil:
 		return fmt.Errorf("line %d: it is empty", null.Line)
+	case null.ShortTag() != "!!null" && null.Kind == yaml.ScalarNode:
+		return fmt.Errorf("line %d: %s has a text for a value", null.Line, printable.Word(key.Value))
 	}
 	text, err := e.encode(value)
 	if err != nil {

@@ -154,7 +154,9 @@ func TestFaults(t *testing.T) {
 			"apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: &l {a: b}, annotations: *l}\nspec: {containers: [{name: a}]}\n",
 			"Pod a: annotations is an alias",
 		},
-		"no pod": {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {}\n", "Deployment web: no containers"},
+		"a text":      {strings.Replace(pod, "metadata:\n  name: web\n", "metadata: web\n", 1), "line 3: metadata has a text for a value"},
+		"a list text": {pod + "  initContainers: none\n", "line 8: initContainers has a text for a value"},
+		"no pod":      {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {}\n", "Deployment web: no containers"},
 	} {
 		var out bytes.Buffer
 		err := Inject(strings.NewReader(c.in), &out, Options{})
