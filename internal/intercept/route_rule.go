@@ -222,6 +222,8 @@ func (r ipRule) String() string {
 		text += " lookup local"
 	case r.table == unix.RT_TABLE_MAIN:
 		text += " lookup main"
+	case r.table == unix.RT_TABLE_DEFAULT:
+		text += " lookup default"
 	default:
 		text += fmt.Sprintf(" lookup %d", r.table)
 	}
