@@ -32,8 +32,8 @@ import (
 // rule goes ahead of the one before it. wg-quick adds "not fwmark … lookup 51820" first
 // and then "lookup main suppress_prefixlength 0", which must be the first to be asked, or
 // answers to neighbours go into the tunnel. Hence the last rule: the sidecar's clients
-// came by the CNI interface, which is in a group of its own, so that routes by others are
-// suppressed.
+// came by the CNI interface, which is in a group of its own. Where main's best match leads
+// to an interface in group default, the whole look-up is suppressed.
 //
 // Table 29808 makes every address local on lo, and on the pod's interface: the
 // answers of a socket that is bound to that (SO_BINDTODEVICE) are looked up for it

@@ -13,8 +13,9 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
-// ipRule is a rule of policy routing. The netlink library reads neither a rule's action nor all of its
-// selectors, and cannot write a rule that is there already, which moving one takes.
+// ipRule is a rule of policy routing. The netlink library reads neither a rule's action nor
+// all of its selectors, and cannot write a rule that is there already, which moving one
+// takes.
 type ipRule struct {
 	family   uint8
 	priority uint32
@@ -59,8 +60,8 @@ func localRule(family uint8, priority, suppress uint32) ipRule {
 	}.encoded()
 }
 
-// answersRule is for what the sidecar sends: table main, as far as it leads to the CNI
-// interface, which is in linkGroup.
+// answersRule is for what the sidecar sends: table main, where its best match does not lead
+// to an interface in group default; the CNI's is in linkGroup.
 func answersRule(family uint8, uid uint32) ipRule {
 	return ipRule{
 		family: family, action: unix.FR_ACT_TO_TBL, table: unix.RT_TABLE_MAIN,
@@ -221,6 +222,8 @@ func (r ipRule) String() string {
 		text += " lookup local"
 	case r.table == unix.RT_TABLE_MAIN:
 		text += " lookup main"
+	case r.table == unix.RT_TABLE_DEFAULT:
+		text += " lookup default"
 	default:
 		text += fmt.Sprintf(" lookup %d", r.table)
 	}
