@@ -40,8 +40,7 @@ var faults = []struct {
 	{"no rules of routing", func(p *pod) {
 		p.apply(p.config())
 		for _, family := range []string{"-4", "-6"} {
-			p.Pod.Run("ip", family, "rule", "del", "fwmark", fmt.Sprintf("%#x/%#[1]x", contract.Mark), "pref", "1")
-			p.Pod.Run("ip", family, "rule", "del", "fwmark", fmt.Sprintf("%#x/%#[1]x", contract.Mark), "pref", "1")
+			p.Pod.Run("sh", "-ec", withoutMarkedRules(family))
 		}
 	}, "routing rules are missing"},
 	{"a sysctl", func(p *pod) {
