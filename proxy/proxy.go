@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/adminhttp"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
@@ -22,8 +24,14 @@ import (
 type proxy struct {
 	shared
 	log     *slog.Logger
+	level   *slog.LevelVar // log's
 	started time.Time
-	admin   netip.AddrPort // where /status is; for itself to tell
+
+	admin     netip.AddrPort // where /status is; for itself to tell
+	adminLn   *net.TCPListener
+	adminPort *adminhttp.Server
+	front     *sock.UnixListener // for other proxies of the pod; nil: none
+
 	pod     probe.Pod
 	checked chan struct{} // closed when status is first known
 
@@ -127,8 +135,9 @@ func (p *proxy) setAndWake(flag *atomic.Bool) {
 }
 
 // serve accepts until ctx ends, then gives the running connections timeout to finish
-// and resets the rest. It resets them at once when kill ends.
-func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration) {
+// and resets the rest. It resets them at once when kill ends. When succeed has a value it
+// tries to hand everything over to another program, and goes on if it cannot.
+func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration, succeed <-chan os.Signal) {
 	select {
 	case <-p.checked: // until then clients wait in the listener's queue
 	case <-ctx.Done():
@@ -152,7 +161,13 @@ func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration) {
 		p.accesslog.Close()
 	}()
 
-	<-ctx.Done()
+	for ctx.Err() == nil {
+		select {
+		case <-succeed:
+			p.handOver(ctx)
+		case <-ctx.Done():
+		}
+	}
 	p.status.drain()
 	p.setAndWake(&p.draining)
 	timer := time.NewTimer(timeout)

@@ -41,27 +41,33 @@ const (
 // then, an error only if the listener fails for good. A shortage of descriptors or
 // memory is logged and retried. A panic of h is logged and answered with 500.
 func Serve(ctx context.Context, log *slog.Logger, ln *net.TCPListener, h http.Handler) error {
-	if err := bound(ln); err != nil {
-		return errors.Join(err, ln.Close())
+	return New(log, ln, h).Serve(ctx)
+}
+
+// Serve is the function of this name, for a server that can pause.
+func (s *Server) Serve(ctx context.Context) error {
+	if err := bound(s.ln); err != nil {
+		return errors.Join(err, s.ln.Close())
 	}
-	d := newDoor()
 	defer context.AfterFunc(ctx, func() {
-		ln.Close()
-		d.empty()
+		s.ln.Close()
+		s.door.empty()
 	})()
 	for {
-		tcp, err := ln.AcceptTCP()
+		tcp, err := s.ln.AcceptTCP()
 		switch {
 		case err == nil:
-			if c, err := d.admit(tcp); err == nil {
-				go c.serve(log, h)
+			if c, err := s.door.admit(tcp); err == nil {
+				go c.serve(s.log, s.h)
 			}
 		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.pause(ctx)
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:
-			log.Warn("cannot accept on the admin port", "err", err, "again_in", shortagePause)
+			s.log.Warn("cannot accept on the admin port", "err", err, "again_in", shortagePause)
 			select {
 			case <-ctx.Done():
 			case <-time.After(shortagePause):

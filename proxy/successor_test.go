@@ -1,0 +1,372 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
+)
+
+// handOver has the sidecar hand over, and waits until its successor has taken over.
+func (p *pod) handOver(t *testing.T) {
+	t.Helper()
+	before := len(p.lines("took over"))
+	p.sidecar.Signal(unix.SIGUSR2)
+	lab.Eventually(t, "the successor takes over", func() error {
+		if bad := p.lines("not handed over: this program goes on with every connection"); len(bad) > 0 {
+			t.Fatal(bad)
+		}
+		if len(p.lines("took over")) == before {
+			return errors.New("it has not")
+		}
+		return nil
+	})
+}
+
+// TestHandOver: connections in every state go on in the program that takes over, twice in
+// a row; the process, its readiness and its counters, too.
+func TestHandOver(t *testing.T) {
+	inModesStarted(t, atDebug, func(t *testing.T, p *pod) {
+		p.wantAlwaysReady(t)
+		inFamilies(t, func(t *testing.T, f ipFamily) {
+			before := p.counters(t)
+
+			idle, idleApp := p.pair(t, f)
+			say(t, idle, idleApp, "before")
+			ended, endedApp := p.pair(t, f) // the client has sent its FIN
+			move(t, ended, endedApp, 1<<20)
+			left, leftApp := p.pair(t, f) // the application has
+			move(t, leftApp, left, 1<<20)
+			slow, slowApp := p.pair(t, f) // reads nothing: the sidecar holds bytes
+			sent := stuff(t, slowApp)
+			busy, busyApp := p.pair(t, f)
+			both := make(chan bool)
+			go func() {
+				defer close(both)
+				move(t, busyApp, busy, 64<<20)
+			}()
+
+			for range 2 {
+				p.handOver(t)
+				say(t, idle, idleApp, "still here")
+				say(t, idleApp, idle, "so am I")
+				p.wantSource(t, idle, idleApp)
+			}
+
+			move(t, busy, busyApp, 16<<20)
+			<-both
+			got := sha256.New()
+			if n, err := io.CopyN(got, slow, int64(sent.n)); err != nil || !bytes.Equal(got.Sum(nil), sent.sum) {
+				t.Errorf("got %d bytes of %d (%v), or others", n, sent.n, err)
+			}
+			say(t, slow, slowApp, "done")
+			move(t, endedApp, ended, 1<<20)
+			move(t, left, leftApp, 1<<20)
+			for _, c := range []*net.TCPConn{ended, left, busy} {
+				line := p.wantEnd(t, sock.AddrPort(c.LocalAddr()), accesslog.Closed)
+				if line["bytes_up"] == "0" || line["bytes_down"] == "0" {
+					t.Errorf("bytes are lost count of: %v", line)
+				}
+			}
+			next, nextApp := p.pair(t, f)
+			say(t, next, nextApp, "a new one")
+			p.wantSource(t, next, nextApp)
+			sock.Reset(next)
+			wantReset(t, nextApp)
+
+			after := p.counters(t)
+			for name, n := range before {
+				if after[name] < n && !strings.Contains(name, "active") && !strings.Contains(name, "half_closed") && !strings.Contains(name, "memory") {
+					t.Errorf("%s went from %v to %v", name, n, after[name])
+				}
+			}
+			if n := after["tproxy_proxy_connections_total"] - before["tproxy_proxy_connections_total"]; n != 6 {
+				t.Errorf("%v connections are counted, want 6", n)
+			}
+		})
+		if n := len(p.lines("listening")); n != 5 {
+			t.Errorf("%d programs have served, want 5", n)
+		}
+	})
+}
+
+// wantAlwaysReady asks for readiness until the test ends, and wants it each time.
+func (p *pod) wantAlwaysReady(t *testing.T) {
+	stop, done := make(chan bool), make(chan bool)
+	go func() {
+		defer close(done)
+		for asked := 0; ; asked++ {
+			select {
+			case <-stop:
+				t.Logf("ready %d times", asked)
+				return
+			default:
+			}
+			if status, body := p.admin("/readyz"); status != "200" {
+				t.Errorf("/readyz answers %s: %s", status, body)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-done
+	})
+}
+
+// counters are the sidecar's metrics, by name: all of a family added up.
+func (p *pod) counters(t *testing.T) map[string]float64 {
+	t.Helper()
+	_, text := p.admin("/metrics")
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text + "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]float64{}
+	for name, f := range families {
+		for _, m := range f.Metric {
+			all[name] += m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return all
+}
+
+// TestHandOverClients: real clients do not notice: a download of curl's, and socat with
+// one direction closed.
+func TestHandOverClients(t *testing.T) {
+	lab.Need(t, "curl", "socat")
+	inModes(t, func(t *testing.T, p *pod) {
+		dir := t.TempDir()
+		data := random(t, lab.Count(24<<20))
+		if err := os.WriteFile(filepath.Join(dir, "bulk"), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		inFamilies(t, func(t *testing.T, f ipFamily) {
+			files := p.listen(t, 0)
+			go func() { _ = http.Serve(files.Listener, http.FileServer(http.Dir(dir))) }()
+			out := filepath.Join(dir, f.name)
+			curl := p.Client.Start("curl", "-sSg", "--limit-rate", strconv.Itoa(lab.Count(12<<20)), "-o", out, "http://"+addr(f.pod, files.port)+"/bulk")
+
+			halves := p.listen(t, 0)
+			in := filepath.Join(dir, f.name+".in")
+			if err := os.WriteFile(in, data[:1<<20], 0o644); err != nil {
+				t.Fatal(err)
+			}
+			socat := p.Client.Start("socat", "-t", "60", "STDIO,ignoreeof=0!!OPEN:"+in+",rdonly", "TCP:"+addr(f.pod, halves.port))
+			application := halves.accept(t)
+			if got, err := io.ReadAll(application); err != nil || !bytes.Equal(got, data[:1<<20]) {
+				t.Errorf("socat's %d bytes arrive as %d: %v", 1<<20, len(got), err)
+			}
+			for range 3 {
+				p.handOver(t)
+			}
+			if _, err := io.WriteString(application, "the answer\n"); err != nil {
+				t.Error(err)
+			}
+			socat.WaitLog("the answer")
+			application.Close()
+			if err := socat.Wait(); err != nil {
+				t.Errorf("socat: %v", err)
+			}
+			if err := curl.Wait(); err != nil {
+				t.Errorf("curl: %v: %s", err, curl.Output())
+			}
+			if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("curl got %d bytes of %d, or others: %v", len(got), len(data), err)
+			}
+		})
+	})
+}
+
+// TestHandOverMany: ten thousand idle connections and their listener's queue.
+func TestHandOverMany(t *testing.T) {
+	many := lab.Count(10_000)
+	inModes(t, func(t *testing.T, p *pod) {
+		p.setLimit(t, "1048576")
+		for _, ns := range []*lab.NS{p.Client, p.Pod} {
+			ns.Sysctl("net.ipv4.tcp_rmem", "4096 16384 65536")
+			ns.Sysctl("net.ipv4.tcp_wmem", "4096 16384 65536")
+		}
+		a := p.listen(t, 0)
+		var clients, applications []*net.TCPConn
+		for i := range many {
+			f := []ipFamily{ip4, ip6}[i%2]
+			clients = append(clients, p.dial(t, f, a.port))
+			applications = append(applications, a.accept(t))
+		}
+		p.handOver(t)
+		p.handOver(t)
+		for _, line := range p.lines("took over") {
+			t.Logf("%s connections paused for %s", line["connections"], line["paused"])
+			if line["connections"] != strconv.Itoa(many) {
+				t.Errorf("took over %s connections, want %d", line["connections"], many)
+			}
+		}
+		for i, c := range clients {
+			text := fmt.Sprintf("connection %d", i)
+			patient(t, c)
+			patient(t, applications[i])
+			say(t, c, applications[i], text)
+			say(t, applications[i], c, text)
+			p.wantSource(t, c, applications[i])
+		}
+		if _, body := p.admin("/readyz"); !strings.Contains(body, fmt.Sprintf("connections: %d of", many)) {
+			t.Errorf("want %d connections: %s", many, body)
+		}
+	})
+}
+
+// TestHandOverRefused: a program that cannot go on where this one is is not tried twice:
+// it says why, and nothing is lost.
+func TestHandOverRefused(t *testing.T) {
+	p := prepared(t, contract.ModeNAT)
+	exe, err := executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(dir, "tproxy-proxy")
+	if err := os.Link(exe, at); err != nil {
+		t.Fatal(err)
+	}
+	p.run(p.user(), []string{at, childArg, "--mode", contract.ModeNAT})
+	p.sidecar.WaitListen(contract.ProxyPort, contract.AdminPort)
+	p.waitReady()
+	client, application := p.pair(t, ip4)
+	say(t, client, application, "before")
+
+	script := func(text string) func(string) error {
+		return func(path string) error { return os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755) }
+	}
+	for i, next := range []struct {
+		name, says string
+		put        func(path string) error
+	}{
+		{"no program", "no such file or directory", func(string) error { return nil }},
+		{"no sidecar", "is no sidecar that can take over", script("exit 0")},
+		{"one that fails", "exit status 7: out of luck", script("echo out of luck >&2; exit 7")},
+		{"no executable", "exec format error", func(path string) error { return os.WriteFile(path, []byte("nonsense"), 0o755) }},
+		{"a sidecar of other settings", "--mode is tproxy, and the sidecar to take over from has nat",
+			script("exec " + exe + " " + childArg + " --mode tproxy")},
+	} {
+		if err := errors.Join(os.Remove(at), next.put(at)); err != nil {
+			t.Fatal(err)
+		}
+		p.sidecar.Signal(unix.SIGUSR2)
+		lab.Eventually(t, "the refusal of "+next.name, func() error {
+			if n := len(p.lines("not handed over: this program goes on with every connection")); n != i+1 {
+				return fmt.Errorf("%d refusals", n)
+			}
+			return nil
+		})
+		if line := p.lines("not handed over: this program goes on with every connection")[i]; !strings.Contains(line["err"], next.says) {
+			t.Errorf("%s: %v, want %q", next.name, line, next.says)
+		}
+		say(t, client, application, "after "+next.name)
+		again, app := p.pair(t, ip6)
+		say(t, app, again, "a new one")
+	}
+
+	if err := errors.Join(os.Remove(at), os.Link(exe, at)); err != nil {
+		t.Fatal(err)
+	}
+	refused := len(p.lines("not handed over: this program goes on with every connection"))
+	p.sidecar.Signal(unix.SIGUSR2)
+	p.sidecar.WaitLog("took over")
+	if n := len(p.lines("not handed over: this program goes on with every connection")); n != refused {
+		t.Errorf("refused %d times, and then %d", refused, n)
+	}
+	say(t, client, application, "in the end")
+}
+
+// TestHandOverBeginning: a connection that is being dialled, one whose PROXY header has
+// not come, and one on the unix socket go on where they were.
+func TestHandOverBeginning(t *testing.T) {
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p := prepared(t, mode)
+			dir := t.TempDir()
+			if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chown(dir, contract.ProxyUID, contract.ProxyUID)); err != nil {
+				t.Fatal(err)
+			}
+			front := filepath.Join(dir, "front.sock")
+			p.start("--proxy-protocol-from", lab.OtherClient4, "--accept-proxy", "unix:"+front)
+			p.waitReady()
+			a := p.listen(t, 0)
+
+			// A queue of one, taken by a connection of the pod itself.
+			full := p.listen(t, 0)
+			raw, err := full.Listener.(*net.TCPListener).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := raw.Control(func(fd uintptr) { _ = unix.Listen(int(fd), 0) }); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Pod.Dial("tcp", "", addr(ip4.lo, full.port)); err != nil {
+				t.Fatal(err)
+			}
+			dialled := p.dial(t, ip4, full.port)
+			headed := p.dialFrom(t, lab.OtherClient4, ip4, a.port)
+			header := "PROXY TCP4 203.0.113.7 192.0.2.1 4321 80\r\n"
+			if _, err := io.WriteString(headed, header[:20]); err != nil {
+				t.Fatal(err)
+			}
+			lab.Eventually(t, "both are accepted", func() error {
+				if _, body := p.admin("/readyz"); !strings.Contains(body, "connections: 2 of") {
+					return errors.New(body)
+				}
+				return nil
+			})
+
+			p.handOver(t)
+			p.handOver(t)
+
+			if _, err := io.WriteString(headed, header[20:]+"hello"); err != nil {
+				t.Fatal(err)
+			}
+			application := a.accept(t)
+			if from := application.RemoteAddr().String(); from != "203.0.113.7:4321" {
+				t.Errorf("the application sees %s", from)
+			}
+			say(t, application, headed, "hello, too")
+			full.accept(t).Close()
+			application = full.accept(t)
+			say(t, dialled, application, "at last")
+			p.wantSource(t, dialled, application)
+
+			if _, err := os.Stat(front); err != nil {
+				t.Error(err)
+			}
+			p.sidecar.Signal(syscall.SIGTERM)
+			if err := p.sidecar.WaitLog("draining").Wait(); err != nil {
+				_ = err
+			}
+			if _, err := os.Stat(front); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the socket is still there: %v", err)
+			}
+		})
+	}
+}
