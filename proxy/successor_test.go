@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -98,7 +99,7 @@ func TestHandOver(t *testing.T) {
 					t.Errorf("%s went from %v to %v", name, n, after[name])
 				}
 			}
-			if n := after["tproxy_proxy_connections_total"] - before["tproxy_proxy_connections_total"]; n != 6 {
+			if n := after["tproxy_proxy_connections_accepted_total"] - before["tproxy_proxy_connections_accepted_total"]; n != 6 {
 				t.Errorf("%v connections are counted, want 6", n)
 			}
 		})
@@ -166,11 +167,9 @@ func TestHandOverClients(t *testing.T) {
 			curl := p.Client.Start("curl", "-sSg", "--limit-rate", strconv.Itoa(lab.Count(12<<20)), "-o", out, "http://"+addr(f.pod, files.port)+"/bulk")
 
 			halves := p.listen(t, 0)
-			in := filepath.Join(dir, f.name+".in")
-			if err := os.WriteFile(in, data[:1<<20], 0o644); err != nil {
-				t.Fatal(err)
-			}
-			socat := p.Client.Start("socat", "-t", "60", "STDIO,ignoreeof=0!!OPEN:"+in+",rdonly", "TCP:"+addr(f.pod, halves.port))
+			cmd := exec.Command("socat", "-t", "60", "STDIO", "TCP:"+addr(f.pod, halves.port))
+			cmd.Stdin = bytes.NewReader(data[:1<<20])
+			socat := p.Client.StartCmd(cmd)
 			application := halves.accept(t)
 			if got, err := io.ReadAll(application); err != nil || !bytes.Equal(got, data[:1<<20]) {
 				t.Errorf("socat's %d bytes arrive as %d: %v", 1<<20, len(got), err)
@@ -198,40 +197,48 @@ func TestHandOverClients(t *testing.T) {
 
 // TestHandOverMany: ten thousand idle connections and their listener's queue.
 func TestHandOverMany(t *testing.T) {
-	many := lab.Count(10_000)
-	inModes(t, func(t *testing.T, p *pod) {
-		p.setLimit(t, "1048576")
-		for _, ns := range []*lab.NS{p.Client, p.Pod} {
-			ns.Sysctl("net.ipv4.tcp_rmem", "4096 16384 65536")
-			ns.Sysctl("net.ipv4.tcp_wmem", "4096 16384 65536")
-		}
-		a := p.listen(t, 0)
-		var clients, applications []*net.TCPConn
-		for i := range many {
-			f := []ipFamily{ip4, ip6}[i%2]
-			clients = append(clients, p.dial(t, f, a.port))
-			applications = append(applications, a.accept(t))
-		}
-		p.handOver(t)
-		p.handOver(t)
-		for _, line := range p.lines("took over") {
-			t.Logf("%s connections paused for %s", line["connections"], line["paused"])
-			if line["connections"] != strconv.Itoa(many) {
-				t.Errorf("took over %s connections, want %d", line["connections"], many)
+	files, err := raiseNoFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As many as the limit of open files allows to a single source, and to the test.
+	limit := connsFor(files)
+	many := min(lab.Count(10_000), limit-int(reservedOf(int64(limit))), int(files)/2-100)
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		t.Run(mode, func(t *testing.T) { // one after the other, for the memory
+			p := newPod(t, mode)
+			for _, ns := range []*lab.NS{p.Client, p.Pod} {
+				ns.Sysctl("net.ipv4.tcp_rmem", "4096 16384 65536")
+				ns.Sysctl("net.ipv4.tcp_wmem", "4096 16384 65536")
 			}
-		}
-		for i, c := range clients {
-			text := fmt.Sprintf("connection %d", i)
-			patient(t, c)
-			patient(t, applications[i])
-			say(t, c, applications[i], text)
-			say(t, applications[i], c, text)
-			p.wantSource(t, c, applications[i])
-		}
-		if _, body := p.admin("/readyz"); !strings.Contains(body, fmt.Sprintf("connections: %d of", many)) {
-			t.Errorf("want %d connections: %s", many, body)
-		}
-	})
+			a := p.listen(t, 0)
+			var clients, applications []*net.TCPConn
+			for i := range many {
+				f := []ipFamily{ip4, ip6}[i%2]
+				clients = append(clients, p.dial(t, f, a.port))
+				applications = append(applications, a.accept(t))
+			}
+			p.handOver(t)
+			p.handOver(t)
+			for _, line := range p.lines("took over") {
+				t.Logf("%s connections paused for %s", line["connections"], line["paused"])
+				if line["connections"] != strconv.Itoa(many) {
+					t.Errorf("took over %s connections, want %d", line["connections"], many)
+				}
+			}
+			for i, c := range clients {
+				text := fmt.Sprintf("connection %d", i)
+				patient(t, c)
+				patient(t, applications[i])
+				say(t, c, applications[i], text)
+				say(t, applications[i], c, text)
+				p.wantSource(t, c, applications[i])
+			}
+			if _, body := p.admin("/readyz"); !strings.Contains(body, fmt.Sprintf("connections: %d of", many)) {
+				t.Errorf("want %d connections: %s", many, body)
+			}
+		})
+	}
 }
 
 // TestHandOverRefused: a program that cannot go on where this one is is not tried twice:
@@ -242,10 +249,7 @@ func TestHandOverRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := openDir(t)
 	at := filepath.Join(dir, "tproxy-proxy")
 	if err := os.Link(exe, at); err != nil {
 		t.Fatal(err)
@@ -270,7 +274,7 @@ func TestHandOverRefused(t *testing.T) {
 		{"a sidecar of other settings", "--mode is tproxy, and the sidecar to take over from has nat",
 			script("exec " + exe + " " + childArg + " --mode tproxy")},
 	} {
-		if err := errors.Join(os.Remove(at), next.put(at)); err != nil {
+		if err := errors.Join(os.RemoveAll(at), next.put(at)); err != nil {
 			t.Fatal(err)
 		}
 		p.sidecar.Signal(unix.SIGUSR2)
@@ -288,7 +292,7 @@ func TestHandOverRefused(t *testing.T) {
 		say(t, app, again, "a new one")
 	}
 
-	if err := errors.Join(os.Remove(at), os.Link(exe, at)); err != nil {
+	if err := errors.Join(os.RemoveAll(at), os.Link(exe, at)); err != nil {
 		t.Fatal(err)
 	}
 	refused := len(p.lines("not handed over: this program goes on with every connection"))
@@ -300,6 +304,20 @@ func TestHandOverRefused(t *testing.T) {
 	say(t, client, application, "in the end")
 }
 
+// openDir is a directory of the sidecar's user.
+func openDir(t *testing.T) string {
+	t.Helper()
+	lab.Need(t)
+	dir, err := os.MkdirTemp(work, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, contract.ProxyUID, contract.ProxyUID)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // TestHandOverBeginning: a connection that is being dialled, one whose PROXY header has
 // not come, and one on the unix socket go on where they were.
 func TestHandOverBeginning(t *testing.T) {
@@ -307,12 +325,8 @@ func TestHandOverBeginning(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			p := prepared(t, mode)
-			dir := t.TempDir()
-			if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chown(dir, contract.ProxyUID, contract.ProxyUID)); err != nil {
-				t.Fatal(err)
-			}
-			front := filepath.Join(dir, "front.sock")
-			p.start("--proxy-protocol-from", lab.OtherClient4, "--accept-proxy", "unix:"+front)
+			front := filepath.Join(openDir(t), "front.sock")
+			p.start("--proxy-protocol-from", lab.OtherClient4+"/32", "--accept-proxy", "unix:"+front)
 			p.waitReady()
 			a := p.listen(t, 0)
 
