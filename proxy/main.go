@@ -140,6 +140,6 @@ func serve(ctx, kill context.Context, succeed <-chan os.Signal, log *slog.Logger
 
 	log.Info("listening", "mode", c.mode, "addr", p.pod.Addr, "admin", p.admin,
 		"uid", os.Getuid(), "files", files, "loops", loops, "version", version.String())
-	p.serve(ctx, kill, c.drain, succeed)
+	p.serve(ctx, kill, c.drain, succeed, p.handOver)
 	return nil
 }

@@ -135,9 +135,9 @@ func (p *proxy) setAndWake(flag *atomic.Bool) {
 }
 
 // serve accepts until ctx ends, then gives the running connections timeout to finish
-// and resets the rest. It resets them at once when kill ends. When succeed has a value it
-// tries to hand everything over to another program, and goes on if it cannot.
-func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration, succeed <-chan os.Signal) {
+// and resets the rest. It resets them at once when kill ends. At each of the
+// signals it calls handOver, which returns if the sidecar is to go on.
+func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration, signals <-chan os.Signal, handOver func(context.Context)) {
 	select {
 	case <-p.checked: // until then clients wait in the listener's queue
 	case <-ctx.Done():
@@ -163,8 +163,8 @@ func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration, succeed 
 
 	for ctx.Err() == nil {
 		select {
-		case <-succeed:
-			p.handOver(ctx)
+		case <-signals:
+			handOver(ctx)
 		case <-ctx.Done():
 		}
 	}

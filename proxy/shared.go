@@ -25,7 +25,7 @@ type shared struct {
 	trusted trusted // whose connections begin with a PROXY header
 	fronts  fronts  // that hand connections over on the unix socket
 
-	still atomic.Pointer[still] // all loops are to stand still; nil: no
+	still still // while everything is handed over
 
 	draining atomic.Bool // accept no more, once the listener's queue is empty
 	cut      atomic.Bool // reset all connections

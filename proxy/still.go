@@ -1,32 +1,39 @@
 package main
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
-// still is a time in which the loops stand still, each between two rounds: whoever asked
-// for it may look at all that they have.
-type still struct {
-	moving sync.WaitGroup // loops that are
+// still makes loops stand still, each between two rounds: whoever asks may look at all
+// that they have. The zero value lets them go on.
+type still struct{ asked atomic.Pointer[standing] }
+
+// standing is one time in which they do.
+type standing struct {
+	moving sync.WaitGroup // loops that do not yet
 	over   chan struct{}
 }
 
-// standStill has all loops, which run, stand still while f runs.
-func (p *proxy) standStill(f func() error) error {
-	s := &still{over: make(chan struct{})}
-	s.moving.Add(len(p.loops))
-	p.still.Store(s)
-	p.wakeLoops()
-	s.moving.Wait()
+// during has so many loops stand still, which run, while f runs. wake makes each call
+// pass.
+func (s *still) during(loops int, wake func(), f func() error) error {
+	now := &standing{over: make(chan struct{})}
+	now.moving.Add(loops)
+	s.asked.Store(now)
+	wake()
+	now.moving.Wait()
 	defer func() {
-		p.still.Store(nil)
-		close(s.over)
+		s.asked.Store(nil)
+		close(now.over)
 	}()
 	return f()
 }
 
-// standStill returns when the loop may go on.
-func (l *loop) standStill() {
-	if s := l.still.Load(); s != nil {
-		s.moving.Done()
-		<-s.over
+// pass returns when the loop that calls it may go on.
+func (s *still) pass() {
+	if now := s.asked.Load(); now != nil {
+		now.moving.Done()
+		<-now.over
 	}
 }

@@ -32,7 +32,7 @@ func (p *proxy) handOver(ctx context.Context) {
 // only while it is written down.
 func (p *proxy) try(ctx context.Context, next handover.Program) error {
 	var d *handover.Document
-	err := p.standStill(func() (err error) {
+	err := p.still.during(len(p.loops), p.wakeLoops, func() (err error) {
 		d, err = p.writeDown()
 		return err
 	})
@@ -49,7 +49,7 @@ func (p *proxy) become(ctx context.Context, next handover.Program) error {
 		return ctx.Err()
 	}
 	defer p.adminPort.Resume()
-	return p.standStill(func() error {
+	return p.still.during(len(p.loops), p.wakeLoops, func() error {
 		p.accesslog.Flush()
 		d, err := p.writeDown()
 		if err != nil {

@@ -35,7 +35,43 @@ const (
 	// shortagePause is the wait before the next try when descriptors or memory are
 	// short.
 	shortagePause = time.Second
+
+	// pausePatience bounds how long a pause waits for answers that are being made.
+	pausePatience = time.Second
 )
+
+// Server answers requests on one listener, and can pause.
+type Server struct {
+	log   *slog.Logger
+	ln    *net.TCPListener
+	h     http.Handler
+	door  *door
+	pause pause
+}
+
+// New makes a server that owns ln.
+func New(log *slog.Logger, ln *net.TCPListener, h http.Handler) *Server {
+	return &Server{log, ln, h, newDoor(), newPause()}
+}
+
+// Pause makes clients wait in the listener's queue. It returns true when all whose request
+// is here have their answer, or after a second, false if ctx, which is Serve's, ends.
+// After true call Resume.
+func (s *Server) Pause(ctx context.Context) bool {
+	if !s.pause.ask(ctx, func() { _ = s.ln.SetDeadline(time.Now()) }) { // it ends Accept
+		return false
+	}
+	for end := time.Now().Add(pausePatience); s.door.busy() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return true
+}
+
+// Resume undoes Pause.
+func (s *Server) Resume() {
+	_ = s.ln.SetDeadline(time.Time{})
+	s.pause.end()
+}
 
 // Serve answers requests on ln with h until ctx ends, and closes ln. It returns nil
 // then, an error only if the listener fails for good. A shortage of descriptors or
@@ -63,7 +99,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			s.pause(ctx)
+			s.pause.take(ctx)
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:

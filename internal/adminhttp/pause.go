@@ -1,81 +1,42 @@
 package adminhttp
 
-import (
-	"context"
-	"log/slog"
-	"net"
-	"net/http"
-	"time"
-)
+import "context"
 
-// pausePatience bounds the wait for the requests that are being answered.
-const pausePatience = time.Second
+// pause lets one goroutine make another, a loop, wait between two of its rounds.
+type pause struct{ asked, taken, over chan struct{} }
 
-// Server answers requests on one listener, and can pause.
-type Server struct {
-	log  *slog.Logger
-	ln   *net.TCPListener
-	h    http.Handler
-	door *door
-
-	asked, paused, resumed chan struct{}
+func newPause() pause {
+	return pause{make(chan struct{}, 1), make(chan struct{}), make(chan struct{})}
 }
 
-// New makes a server that owns ln.
-func New(log *slog.Logger, ln *net.TCPListener, h http.Handler) *Server {
-	return &Server{log: log, ln: ln, h: h, door: newDoor(),
-		asked: make(chan struct{}, 1), paused: make(chan struct{}), resumed: make(chan struct{})}
-}
-
-// Pause makes clients wait in the listener's queue. It returns true when all whose request
-// is here have their answer, or after a second, false if ctx, which is Serve's, ends.
-// After true call Resume.
-func (s *Server) Pause(ctx context.Context) bool {
-	s.asked <- struct{}{}
-	_ = s.ln.SetDeadline(time.Now()) // ends Accept
+// ask returns true once the loop waits, until end is called, and false if ctx ends. wake
+// makes the loop come round.
+func (p *pause) ask(ctx context.Context, wake func()) bool {
+	p.asked <- struct{}{}
+	wake()
 	select {
-	case <-s.paused:
+	case p.taken <- struct{}{}:
+		return true
 	case <-ctx.Done():
 		return false
 	}
-	for end := time.Now().Add(pausePatience); s.door.busy() && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	return true
 }
 
-// Resume undoes Pause.
-func (s *Server) Resume() {
-	_ = s.ln.SetDeadline(time.Time{})
-	s.resumed <- struct{}{}
-}
-
-// pause waits in Serve's loop for Resume, if Pause has been called.
-func (s *Server) pause(ctx context.Context) {
+// take waits if it is asked to; the loop calls it.
+func (p *pause) take(ctx context.Context) {
 	select {
-	case <-s.asked:
+	case <-p.asked:
 	default:
 		return
 	}
-	select {
-	case s.paused <- struct{}{}:
-	case <-ctx.Done():
-		return
-	}
-	select {
-	case <-s.resumed:
-	case <-ctx.Done():
+	for _, c := range []chan struct{}{p.taken, p.over} {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
-// busy reports whether a connection is being served that does not wait for its peer.
-func (d *door) busy() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, c := range d.open {
-		if !c.waits {
-			return true
-		}
-	}
-	return false
-}
+// end lets the loop go on.
+func (p *pause) end() { p.over <- struct{}{} }
