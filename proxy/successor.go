@@ -12,8 +12,8 @@ import (
 // on with every connection. If that program cannot, this one goes on and logs why.
 func (p *proxy) handOver(ctx context.Context) {
 	next, err := handover.Successor()
-	drain.LogBounded(func() { p.log.Info("handing over", "program", next.Path) })
 	if err == nil {
+		drain.LogBounded(func() { p.log.Info("handing over", "program", next.Path) })
 		err = p.try(ctx, next)
 	}
 	if err == nil {
@@ -56,11 +56,8 @@ func (p *proxy) become(ctx context.Context, next handover.Program) error {
 			return err
 		}
 		defer d.Close()
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		err = d.Become(next)
-		_, limit := raiseNoFile() // which exec has lowered to what the process began with
+		err = d.Become(ctx, next)
+		_, limit := raiseNoFile()
 		return errors.Join(err, limit)
 	})
 }

@@ -103,25 +103,30 @@ func TestHandOver(t *testing.T) {
 				t.Errorf("%v connections are counted, want 6", n)
 			}
 		})
+		p.wantNoCapability(t)
 		if n := len(p.lines("listening")); n != 5 {
 			t.Errorf("%d programs have served, want 5", n)
 		}
 	})
 }
 
-// wantAlwaysReady asks for readiness until the test ends, and wants it each time.
+// wantAlwaysReady asks for readiness until the test ends. No answer says that it is not
+// there, and nobody is refused; a connection whose request is late goes with the program
+// that has accepted it.
 func (p *pod) wantAlwaysReady(t *testing.T) {
 	stop, done := make(chan bool), make(chan bool)
 	go func() {
 		defer close(done)
-		for asked := 0; ; asked++ {
+		answers := map[string]int{}
+		for {
 			select {
 			case <-stop:
-				t.Logf("ready %d times", asked)
+				t.Logf("/readyz answered %v", answers)
 				return
 			default:
 			}
-			if status, body := p.admin("/readyz"); status != "200" {
+			status, body := p.admin("/readyz")
+			if answers[status]++; status != "200" && status != "" {
 				t.Errorf("/readyz answers %s: %s", status, body)
 			}
 		}
@@ -130,6 +135,41 @@ func (p *pod) wantAlwaysReady(t *testing.T) {
 		close(stop)
 		<-done
 	})
+}
+
+func (p *pod) wantNoCapability(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.sidecar.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapAmb"} {
+		if !strings.Contains(string(text), set+":\t0000000000000000\n") {
+			t.Errorf("the sidecar has a capability:\n%s", text)
+		}
+	}
+}
+
+// TestHandOverAndEnd: SIGTERM is not missed, whichever program gets it.
+func TestHandOverAndEnd(t *testing.T) {
+	for _, when := range []string{"handing over", "took over", "at once"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			p := newPod(t, contract.ModeNAT, "--drain", "0s")
+			client, application := p.pair(t, ip4)
+			say(t, client, application, "before")
+			p.sidecar.Signal(unix.SIGUSR2)
+			if when != "at once" {
+				p.sidecar.WaitLog(when)
+			}
+			if err := p.sidecar.Stop(); err != nil {
+				t.Errorf("ended with %v", err)
+			}
+			wantReset(t, client)
+			wantReset(t, application)
+			p.wantEnd(t, sock.AddrPort(client.LocalAddr()), accesslog.Drained)
+		})
+	}
 }
 
 // counters are the sidecar's metrics, by name: all of a family added up.

@@ -104,8 +104,9 @@ func signals(all ...unix.Signal) (set unix.Sigset_t) {
 }
 
 // Become replaces this program by another, which inherits the document and all that it
-// names. It returns only if that fails, and then nothing has changed.
-func (d *Document) Become(p Program) error {
+// names. It returns only if that fails, or if ctx has ended, and then nothing has changed
+// but the limit of open files, which is what the process began with.
+func (d *Document) Become(ctx context.Context, p Program) error {
 	fds := append([]int{int(d.file.Fd())}, d.fds...)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -119,6 +120,9 @@ func (d *Document) Become(p Program) error {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 			return fmt.Errorf("descriptor %d: %w", fd, os.NewSyscallError("fcntl F_SETFD", err))
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err // of a signal that came before it was blocked
 	}
 	env := append(p.Env, fmt.Sprintf("%s=take %d %d", variable, fds[0], os.Getpid()))
 	return &os.PathError{Op: "exec", Path: p.Path, Err: unix.Exec(p.Path, p.Args, env)}
