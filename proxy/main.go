@@ -16,7 +16,6 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/internal/version"
-	"github.com/tproxy-cni/tproxy-cni/proxy/handover"
 	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
 )
 
@@ -53,29 +52,23 @@ func runSidecar(args []string, getenv func(string) string, stdout, stderr io.Wri
 		fmt.Fprintln(stdout, "tproxy-proxy", version.String())
 		return 0
 	}
-	from, check, err := handover.Inherited()
-	if err == nil && from != nil {
-		err = c.fits(&from.State)
+	from, err := c.predecessor()
+	if err == nil && from.asks {
+		err = from.Agree(stdout)
 	}
 	switch {
 	case err != nil:
 		fmt.Fprintf(stderr, "tproxy-proxy: cannot take over: %v\n", err)
 		return 1
-	case check:
-		if err := from.Agree(stdout); err != nil {
-			fmt.Fprintf(stderr, "tproxy-proxy: cannot take over: %v\n", err)
-			return 1
-		}
+	case from.asks:
 		return 0
 	}
 	log, level := c.log.NewVariable(stderr)
 
-	succeed := make(chan os.Signal, 1)
-	signal.Notify(succeed, unix.SIGUSR2)
 	ctx, kill, stop := drain.Signals(log, c.drain)
 	defer stop()
 
-	if err := serve(ctx, kill, succeed, log, level, c, from); err != nil {
+	if err := serve(ctx, kill, log, level, c, from); err != nil {
 		log.Error("cannot serve", "err", err)
 		return 1
 	}
@@ -85,13 +78,15 @@ func runSidecar(args []string, getenv func(string) string, stdout, stderr io.Wri
 
 // serve opens the listeners, or takes them over with all connections, and serves until ctx
 // ends and the connections have.
-func serve(ctx, kill context.Context, succeed <-chan os.Signal, log *slog.Logger, level *slog.LevelVar, c config, from *handover.Reader) error {
+func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c config, from predecessor) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGUSR2)
 	files, err := raiseNoFile()
 	if err != nil {
 		return err
 	}
 	var ln listeners
-	if from != nil {
+	if from.Reader != nil {
 		ln, err = inheritListeners(&from.State)
 	} else {
 		ln, err = openListeners(ctx, c)
@@ -126,10 +121,11 @@ func serve(ctx, kill context.Context, succeed <-chan os.Signal, log *slog.Logger
 			return err
 		}
 	}
-	if from != nil {
-		if err := p.takeOver(from); err != nil {
+	if from.Reader != nil {
+		if err := p.takeOver(from.Reader); err != nil {
 			return err
 		}
+		from.done()
 	}
 	adminCtx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -140,6 +136,10 @@ func serve(ctx, kill context.Context, succeed <-chan os.Signal, log *slog.Logger
 
 	log.Info("listening", "mode", c.mode, "addr", p.pod.Addr, "admin", p.admin,
 		"uid", os.Getuid(), "files", files, "loops", loops, "version", version.String())
-	p.serve(ctx, kill, c.drain, succeed, p.handOver)
+	next := successors{signals: signals, handOver: p.handOver}
+	if c.hold != "" {
+		next.leave = func() { p.leave(c.hold) }
+	}
+	p.serve(ctx, kill, c.drain, next)
 	return nil
 }

@@ -42,6 +42,14 @@ type proxy struct {
 	listeners int // that are open; the first loop's
 }
 
+// successors are those that may get all connections. A method returns only if they do
+// not.
+type successors struct {
+	signals  <-chan os.Signal // each asks for handOver
+	handOver func(ctx context.Context)
+	leave    func() // at the end of ctx; nil: nobody
+}
+
 // newProxy makes a proxy of n loops with files descriptors at most, which owns the
 // listener ln. The error is a *os.SyscallError, such as EMFILE of epoll_create1.
 func newProxy(log *slog.Logger, mode string, ln int, files uint64, n int) (*proxy, error) {
@@ -135,9 +143,9 @@ func (p *proxy) setAndWake(flag *atomic.Bool) {
 }
 
 // serve accepts until ctx ends, then gives the running connections timeout to finish
-// and resets the rest. It resets them at once when kill ends. At each of the
-// signals it calls handOver, which returns if the sidecar is to go on.
-func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration, signals <-chan os.Signal, handOver func(context.Context)) {
+// and resets the rest. It resets them at once when kill ends. It asks next
+// first, which returns if this sidecar is to go on.
+func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration, next successors) {
 	select {
 	case <-p.checked: // until then clients wait in the listener's queue
 	case <-ctx.Done():
@@ -163,10 +171,13 @@ func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration, signals 
 
 	for ctx.Err() == nil {
 		select {
-		case <-signals:
-			handOver(ctx)
+		case <-next.signals:
+			next.handOver(ctx)
 		case <-ctx.Done():
 		}
+	}
+	if next.leave != nil {
+		next.leave()
 	}
 	p.status.drain()
 	p.setAndWake(&p.draining)

@@ -237,27 +237,11 @@ func TestHandOverClients(t *testing.T) {
 
 // TestHandOverMany: ten thousand idle connections and their listener's queue.
 func TestHandOverMany(t *testing.T) {
-	files, err := raiseNoFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// As many as the limit of open files allows to a single source, and to the test.
-	limit := connsFor(files)
-	many := min(lab.Count(10_000), limit-int(reservedOf(int64(limit))), int(files)/2-100)
+	many := manyPairs(t)
 	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
 		t.Run(mode, func(t *testing.T) { // one after the other, for the memory
 			p := newPod(t, mode)
-			for _, ns := range []*lab.NS{p.Client, p.Pod} {
-				ns.Sysctl("net.ipv4.tcp_rmem", "4096 16384 65536")
-				ns.Sysctl("net.ipv4.tcp_wmem", "4096 16384 65536")
-			}
-			a := p.listen(t, 0)
-			var clients, applications []*net.TCPConn
-			for i := range many {
-				f := []ipFamily{ip4, ip6}[i%2]
-				clients = append(clients, p.dial(t, f, a.port))
-				applications = append(applications, a.accept(t))
-			}
+			clients, applications := p.pairs(t, many)
 			p.handOver(t)
 			p.handOver(t)
 			for _, line := range p.lines("took over") {
@@ -266,18 +250,52 @@ func TestHandOverMany(t *testing.T) {
 					t.Errorf("took over %s connections, want %d", line["connections"], many)
 				}
 			}
-			for i, c := range clients {
-				text := fmt.Sprintf("connection %d", i)
-				patient(t, c)
-				patient(t, applications[i])
-				say(t, c, applications[i], text)
-				say(t, applications[i], c, text)
-				p.wantSource(t, c, applications[i])
-			}
+			p.wantAllTalk(t, clients, applications)
 			if _, body := p.admin("/readyz"); !strings.Contains(body, fmt.Sprintf("connections: %d of", many)) {
 				t.Errorf("want %d connections: %s", many, body)
 			}
 		})
+	}
+}
+
+// manyPairs is ten thousand, or as many as the limit of open files allows to a single
+// source of the sidecar, and to the test.
+func manyPairs(t *testing.T) int {
+	t.Helper()
+	lab.Need(t)
+	files, err := raiseNoFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := connsFor(files)
+	return min(lab.Count(10_000), limit-int(reservedOf(int64(limit))), int(files)/2-100)
+}
+
+// pairs opens connections, of both families in turn.
+func (p *pod) pairs(t *testing.T, n int) (clients, applications []*net.TCPConn) {
+	t.Helper()
+	for _, ns := range []*lab.NS{p.Client, p.Pod} {
+		ns.Sysctl("net.ipv4.tcp_rmem", "4096 16384 65536")
+		ns.Sysctl("net.ipv4.tcp_wmem", "4096 16384 65536")
+	}
+	a := p.listen(t, 0)
+	for i := range n {
+		clients = append(clients, p.dial(t, []ipFamily{ip4, ip6}[i%2], a.port))
+		applications = append(applications, a.accept(t))
+	}
+	return clients, applications
+}
+
+// wantAllTalk sends a text of its own on each connection, both ways.
+func (p *pod) wantAllTalk(t *testing.T, clients, applications []*net.TCPConn) {
+	t.Helper()
+	for i, c := range clients {
+		text := fmt.Sprintf("connection %d", i)
+		patient(t, c)
+		patient(t, applications[i])
+		say(t, c, applications[i], text)
+		say(t, applications[i], c, text)
+		p.wantSource(t, c, applications[i])
 	}
 }
 

@@ -62,17 +62,21 @@ type Reader struct {
 	State State
 	lines *bufio.Reader
 	left  int
+
+	given []int // descriptors in the document's order, in place of its numbers; nil: none
 }
 
 // Read reads the state of a document. The error says so if this program does not know
 // what is in it.
-func Read(file *os.File) (*Reader, error) {
+func Read(file *os.File) (*Reader, error) { return read(file, nil) }
+
+func read(file *os.File, given []int) (*Reader, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, err
 	}
 	// The offset is shared with whoever has the file.
-	r := &Reader{lines: bufio.NewReaderSize(io.NewSectionReader(file, 0, info.Size()), 64<<10)}
+	r := &Reader{lines: bufio.NewReaderSize(io.NewSectionReader(file, 0, info.Size()), 64<<10), given: given}
 	line, err := r.line()
 	if err != nil {
 		return nil, err
@@ -92,7 +96,22 @@ func Read(file *os.File) (*Reader, error) {
 		return nil, errors.New("the state that is handed over has no listener")
 	}
 	r.left = r.State.Connections
-	return r, nil
+	return r, r.number(r.State.Descriptors())
+}
+
+// number gives descriptors the numbers that they have here.
+func (r *Reader) number(fds []*int32) error {
+	if r.given == nil {
+		return nil
+	}
+	if len(r.given) < len(fds) {
+		return errors.New("the state that is handed over lacks descriptors")
+	}
+	for i, fd := range fds {
+		*fd = int32(r.given[i])
+	}
+	r.given = r.given[len(fds):]
+	return nil
 }
 
 // Next reads the next connection into c, and returns io.EOF after the last.
@@ -106,7 +125,10 @@ func (r *Reader) Next(c *Conn) error {
 	if err != nil {
 		return err
 	}
-	return strict(line, c)
+	if err := strict(line, c); err != nil {
+		return err
+	}
+	return r.number(c.Relay.Descriptors())
 }
 
 func (r *Reader) line() ([]byte, error) {
