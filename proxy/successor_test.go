@@ -175,7 +175,14 @@ func TestHandOverAndEnd(t *testing.T) {
 // counters are the sidecar's metrics, by name: all of a family added up.
 func (p *pod) counters(t *testing.T) map[string]float64 {
 	t.Helper()
-	_, text := p.admin("/metrics")
+	var text string
+	lab.Eventually(t, "metrics", func() (err error) {
+		status, body := p.admin("/metrics")
+		if text = body; status != "200" {
+			err = fmt.Errorf("%s %s", status, body)
+		}
+		return err
+	})
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err := parser.TextToMetricFamilies(strings.NewReader(text + "\n"))
 	if err != nil {
@@ -384,7 +391,7 @@ func TestHandOverBeginning(t *testing.T) {
 			t.Parallel()
 			p := prepared(t, mode)
 			front := filepath.Join(openDir(t), "front.sock")
-			p.start("--proxy-protocol-from", lab.OtherClient4+"/32", "--accept-proxy", "unix:"+front)
+			p.start("--drain", "0s", "--proxy-protocol-from", lab.OtherClient4+"/32", "--accept-proxy", "unix:"+front)
 			p.waitReady()
 			a := p.listen(t, 0)
 
