@@ -19,6 +19,7 @@ type predecessor struct {
 func (c *config) predecessor() (p predecessor, err error) {
 	p.done = func() {}
 	if p.Reader, p.asks, err = handover.Inherited(); err == nil && p.Reader != nil {
+		p.done = p.Close
 		return p, c.fits(&p.State)
 	}
 	if err == nil && c.hold != "" {

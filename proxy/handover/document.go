@@ -60,6 +60,7 @@ func (d *Document) Close() { d.file.Close() }
 // Reader reads a document.
 type Reader struct {
 	State State
+	file  *os.File
 	lines *bufio.Reader
 	left  int
 
@@ -76,7 +77,7 @@ func read(file *os.File, given []int) (*Reader, error) {
 		return nil, err
 	}
 	// The offset is shared with whoever has the file.
-	r := &Reader{lines: bufio.NewReaderSize(io.NewSectionReader(file, 0, info.Size()), 64<<10), given: given}
+	r := &Reader{file: file, lines: bufio.NewReaderSize(io.NewSectionReader(file, 0, info.Size()), 64<<10), given: given}
 	line, err := r.line()
 	if err != nil {
 		return nil, err
@@ -98,6 +99,9 @@ func read(file *os.File, given []int) (*Reader, error) {
 	r.left = r.State.Connections
 	return r, r.number(r.State.Descriptors())
 }
+
+// Close gives back the document's memory.
+func (r *Reader) Close() { r.file.Close() }
 
 // number gives descriptors the numbers that they have here.
 func (r *Reader) number(fds []*int32) error {

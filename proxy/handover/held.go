@@ -34,14 +34,14 @@ func (h *Held) Close(reset bool) {
 }
 
 // Keep gives the document and its descriptors to the holder at a unix socket. After an
-// error that holder has none of them.
+// error it has none of them, unless it was only its last word that got lost.
 func (d *Document) Keep(path string) error {
 	p, err := visit(path)
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	return p.give(int(d.file.Fd()), d.fds)
+	return p.give(int(d.file.Fd()), d.fds, peerPatience)
 }
 
 // Serve answers a connection to a holder that holds held, nil if nothing, and returns what
@@ -72,7 +72,9 @@ func Serve(conn *net.UnixConn, held *Held) (_ *Held, err error) {
 	case held == nil:
 		return nil, p.send("nothing")
 	}
-	if err := p.give(int(held.file.Fd()), held.fds); err != nil {
+	// The other end has to go on with everything first, and a word that is late must not
+	// become a reset of what it serves.
+	if err := p.give(int(held.file.Fd()), held.fds, 0); err != nil {
 		return held, err
 	}
 	return nil, nil
@@ -141,6 +143,6 @@ func (o *Offer) Done(taken bool) {
 	if taken {
 		_ = o.send("kept")
 	}
-	o.Close()
+	o.peer.Close()
 	o.file.Close()
 }

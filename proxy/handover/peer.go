@@ -105,8 +105,8 @@ func (p peer) expect(want string, deadline time.Time) error {
 }
 
 // give gives a document and its descriptors. It returns nil once the other end has them,
-// and waits for that as long as the other end lives: it may have much to do first.
-func (p peer) give(document int, fds []int) error {
+// for which it waits so long at most; 0: as long as the other end lives.
+func (p peer) give(document int, fds []int, patience time.Duration) error {
 	if err := p.send(fmt.Sprintf("keep %d", len(fds)), document); err != nil {
 		return err
 	}
@@ -120,7 +120,11 @@ func (p peer) give(document int, fds []int) error {
 		}
 		fds = fds[n:]
 	}
-	return p.expect("kept", time.Time{})
+	last := time.Time{}
+	if patience > 0 {
+		last = time.Now().Add(patience)
+	}
+	return p.expect("kept", last)
 }
 
 // take receives n descriptors. With an error it has none. Whoever has called it sends
