@@ -150,6 +150,43 @@ func (p *pod) wantNoCapability(t *testing.T) {
 	}
 }
 
+// TestHandOverFirst: as the first process of its namespace, as in a container, it gets the
+// signals that nothing else would get it, before and after.
+func TestHandOverFirst(t *testing.T) {
+	lab.Need(t, "unshare")
+	p := prepared(t, contract.ModeNAT)
+	args := append([]string{"--pid", "--fork", "--kill-child", "--mount-proc"}, p.user().Args(sidecarCommand(t, "--mode", p.mode, "--drain", "10m")...)...)
+	p.sidecar = p.Pod.Start(append([]string{"unshare"}, args...)...).WaitListen(contract.ProxyPort, contract.AdminPort)
+	p.waitReady()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.sidecar.Pid()))
+	first, aerr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err := errors.Join(err, aerr); err != nil {
+		t.Fatal(err)
+	}
+	client, application := p.pair(t, ip4)
+	for n := range 3 {
+		if err := unix.Kill(first, unix.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		lab.Eventually(t, "it takes over", func() error {
+			if len(p.lines("took over")) != n+1 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		say(t, client, application, "still here")
+	}
+	if err := unix.Kill(first, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.sidecar.WaitLog("draining")
+	move(t, client, application, 1<<20)
+	move(t, application, client, 1<<20)
+	if err := p.sidecar.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 // TestHandOverAndEnd: SIGTERM is not missed, whichever program gets it.
 func TestHandOverAndEnd(t *testing.T) {
 	for _, when := range []string{"handing over", "took over", "at once"} {
@@ -335,6 +372,7 @@ func TestHandOverRefused(t *testing.T) {
 		{"no program", "no such file or directory", func(string) error { return nil }},
 		{"no sidecar", "is no sidecar that can take over", script("exit 0")},
 		{"one that fails", "exit status 7: out of luck", script("echo out of luck >&2; exit 7")},
+		{"one that is gone after the check", "exec /", script(`rm "$0"; echo takes over`)},
 		{"no executable", "exec format error", func(path string) error { return os.WriteFile(path, []byte("nonsense"), 0o755) }},
 		{"a sidecar of other settings", "--mode is tproxy, and the sidecar to take over from has nat",
 			script("exec " + exe + " " + childArg + " --mode tproxy")},
@@ -355,6 +393,9 @@ func TestHandOverRefused(t *testing.T) {
 		say(t, client, application, "after "+next.name)
 		again, app := p.pair(t, ip6)
 		say(t, app, again, "a new one")
+		if status, body := p.admin("/readyz"); status != "200" {
+			t.Errorf("after %s: %s %s", next.name, status, body)
+		}
 	}
 
 	if err := errors.Join(os.RemoveAll(at), os.Link(exe, at)); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -134,6 +135,37 @@ func TestCheck(t *testing.T) {
 	stop()
 	if err := d.Check(ctx, Program{"/bin/sh", []string{"sh", "-c", "sleep 1000"}, nil}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a check that is given up: %v", err)
+	}
+}
+
+// TestBecomeFails: after an exec that fails nothing has changed: no program that is started
+// inherits what was meant for the other, and signals are not blocked.
+func TestBecomeFails(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	d := write(t, &State{Format: Format, Admin: Listener{FD: int32(r.Fd())}, Listeners: []Listener{{FD: int32(w.Fd())}}})
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := d.Become(t.Context(), Program{"/nowhere", []string{"x"}, nil}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("%v, want %v", err, unix.ENOENT)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := d.Become(ctx, Program{"/bin/true", []string{"true"}, nil}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+	for _, fd := range d.fds {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("descriptor %d would be inherited: %v", fd, err)
+		}
+	}
+	var mask unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &mask); err != nil || mask.Val[0]&atTheEnd.Val[0] != 0 {
+		t.Errorf("signals are blocked: %x (%v)", mask.Val[0], err)
 	}
 }
 
