@@ -57,7 +57,7 @@ var may = map[string][]string{
 	"proxy/report":     {"internal/adminhttp", "internal/contract", "internal/printable", "proxy/podstat", "proxy/stats"},
 	"proxy/relay":      {"proxy/sock", "proxy/sys"},
 	"proxy/accesslog":  {"internal/drain"},
-	"proxy/handover":   {"internal/contract", "internal/printable", "proxy/dial", "proxy/probe", "proxy/relay", "proxy/sock", "proxy/stats"},
+	"proxy/handover":   {"internal/contract", "internal/printable", "proxy/dial", "proxy/probe", "proxy/relay", "proxy/sock", "proxy/stats", "proxy/sys"},
 	"proxy/stats":      {"proxy/accesslog"},
 	"proxy/podstat":    {"internal/contract", "internal/printable"},
 	"proxy/metrics":    {"internal/contract", "internal/printable", "proxy/accesslog", "proxy/podstat", "proxy/stats"},
