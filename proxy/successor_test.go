@@ -45,7 +45,7 @@ func (p *pod) handOver(t *testing.T) {
 // TestHandOver: connections in every state go on in the program that takes over, twice in
 // a row; the process, its readiness and its counters, too.
 func TestHandOver(t *testing.T) {
-	inModesStarted(t, atDebug, func(t *testing.T, p *pod) {
+	inModesStarted(t, append(atDebug, "--loops", "3"), func(t *testing.T, p *pod) {
 		p.wantAlwaysReady(t)
 		inFamilies(t, func(t *testing.T, f ipFamily) {
 			before := p.counters(t)
@@ -413,15 +413,7 @@ func TestHandOverRefused(t *testing.T) {
 // openDir is a directory of the sidecar's user.
 func openDir(t *testing.T) string {
 	t.Helper()
-	lab.Need(t)
-	dir, err := os.MkdirTemp(work, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, contract.ProxyUID, contract.ProxyUID)); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	return filepath.Dir(frontPath(t, contract.ProxyUID, contract.ProxyUID))
 }
 
 // TestHandOverBeginning: a connection that is being dialled, one whose PROXY header has
@@ -431,7 +423,7 @@ func TestHandOverBeginning(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			p := prepared(t, mode)
-			front := filepath.Join(openDir(t), "front.sock")
+			front := frontPath(t, contract.ProxyUID, contract.ProxyUID)
 			p.start("--drain", "0s", "--proxy-protocol-from", lab.OtherClient4+"/32", "--accept-proxy", "unix:"+front)
 			p.waitReady()
 			a := p.listen(t, 0)
