@@ -374,8 +374,10 @@ func TestHandOverRefused(t *testing.T) {
 		{"one that fails", "exit status 7: out of luck", script("echo out of luck >&2; exit 7")},
 		{"one that is gone after the check", "exec /", script(`rm "$0"; echo takes over`)},
 		{"no executable", "exec format error", func(path string) error { return os.WriteFile(path, []byte("nonsense"), 0o755) }},
-		{"a sidecar of other settings", "--mode is tproxy, and the sidecar to take over from has nat",
-			script("exec " + exe + " " + childArg + " --mode tproxy")},
+		{
+			"a sidecar of other settings", "--mode is tproxy, and the sidecar to take over from has nat",
+			script("exec " + exe + " " + childArg + " --mode tproxy"),
+		},
 	} {
 		if err := errors.Join(os.RemoveAll(at), next.put(at)); err != nil {
 			t.Fatal(err)
