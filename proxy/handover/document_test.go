@@ -17,8 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/proxy/dial"
+	"github.com/tproxy-cni/tproxy-cni/proxy/probe"
 	"github.com/tproxy-cni/tproxy-cni/proxy/relay"
 	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
+	"github.com/tproxy-cni/tproxy-cni/proxy/stats"
 )
 
 // some is a connection with all that one can have.
@@ -50,13 +52,46 @@ func write(t testing.TB, s *State, conns ...Conn) *Document {
 	return d
 }
 
+// all is a state with all that there can be.
+func all() State {
+	return State{
+		Format: Format, Version: "v1", Mode: "nat", Level: 4, Began: 1, Frozen: 2,
+		Counters: stats.Snapshot{Accepted: 9}, // what is counted is not of the format
+		Pod: Pod{
+			Fault: &probe.Fault{Reason: probe.Rules, Text: "text", Cure: "cure"}, Ports: &probe.Fault{Reason: probe.Ports},
+			Guard: "nft", Checked: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC),
+		},
+		Admin: Listener{FD: 3, Addr: netip.MustParseAddrPort("[::]:5001")},
+		Listeners: []Listener{
+			{FD: 4, Addr: netip.MustParseAddrPort("[::]:5000"), Waiting: []Arrival{{5, netip.MustParseAddrPort("192.0.2.1:1")}}},
+			{FD: 6, Unix: &sock.UnixListener{Path: "/a", Dev: 1, Ino: 2}},
+		},
+		Arrivals: []Arrival{{7, netip.MustParseAddrPort("192.0.2.1:1")}},
+	}
+}
+
+// TestFormat: what this format is. What earlier programs have written must be read, and
+// what they cannot read changes Format.
+func TestFormat(t *testing.T) {
+	s := all()
+	d := write(t, &s, some(), Conn{})
+	got, err := io.ReadAll(io.NewSectionReader(d.file, 0, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := "testdata/format1.json"
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("the format has changed (-%s +now):\n%s", file, diff)
+	}
+}
+
 // TestDocument: what is written is read, by whoever has the file, as often as they like.
 func TestDocument(t *testing.T) {
-	s := State{
-		Format: Format, Version: "v1", Mode: "nat", Level: 4, Admin: Listener{FD: 3},
-		Listeners: []Listener{{FD: 4, Waiting: []Arrival{{5, netip.MustParseAddrPort("192.0.2.1:1")}}}, {FD: 6, Unix: &sock.UnixListener{Path: "/a", Dev: 1, Ino: 2}}},
-		Arrivals:  []Arrival{{7, netip.MustParseAddrPort("192.0.2.1:1")}},
-	}
+	s := all()
 	d := write(t, &s, some(), Conn{})
 	if got := slices.Sorted(slices.Values(d.fds)); !slices.Equal(got, []int{0, 0, 3, 4, 5, 6, 7, 8, 9, 10, 11}) {
 		t.Errorf("its descriptors are %v", got)
