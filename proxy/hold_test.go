@@ -50,6 +50,7 @@ func TestHold(t *testing.T) {
 					defer close(both)
 					move(t, busyApp, busy, 64<<20)
 				}()
+				t.Cleanup(func() { <-both })
 				accepted := p.counters(t)["tproxy_proxy_connections_accepted_total"]
 				var late []*net.TCPConn
 				a := p.listen(t, 0)
@@ -63,12 +64,15 @@ func TestHold(t *testing.T) {
 					late = append(late, p.dial(t, f, a.port))
 					p.startAs(p.user(), flag, front)
 					p.sidecar.WaitLog("took over")
+					for _, c := range []*net.TCPConn{idle, idleApp, ended, endedApp, slow, slowApp, busy, busyApp} {
+						patient(t, c)
+					}
 					say(t, idle, idleApp, "still here")
 					say(t, idleApp, idle, "so am I")
 				}
 				for _, c := range late {
 					application := a.accept(t)
-					say(t, c, application, "I have waited")
+					say(t, patient(t, c), application, "I have waited")
 					p.wantSource(t, c, application)
 				}
 				<-both

@@ -64,9 +64,13 @@ func TestHandOver(t *testing.T) {
 				defer close(both)
 				move(t, busyApp, busy, 64<<20)
 			}()
+			t.Cleanup(func() { <-both })
 
 			for range 2 {
 				p.handOver(t)
+				for _, c := range []*net.TCPConn{idle, idleApp, ended, endedApp, left, leftApp, slow, slowApp, busy, busyApp} {
+					patient(t, c)
+				}
 				say(t, idle, idleApp, "still here")
 				say(t, idleApp, idle, "so am I")
 				p.wantSource(t, idle, idleApp)
