@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/proxy/handover"
 	"github.com/tproxy-cni/tproxy-cni/proxy/probe"
 )
 
@@ -65,6 +66,13 @@ func (s *status) unprepared() *probe.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pod
+}
+
+// handOver is what the next program goes on from.
+func (s *status) handOver() handover.Pod {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return handover.Pod{Fault: s.pod, Ports: s.ports, Guard: s.guard, Checked: s.checked}
 }
 
 // readiness says whether the sidecar serves clients, and if not the first of the

@@ -48,7 +48,7 @@ var may = map[string][]string{
 
 	"plugin": {"internal/contract", "internal/intercept", "internal/printable", "internal/settings", "internal/version"},
 	"proxy": {
-		"proxy/accesslog", "proxy/dial", "proxy/metrics", "proxy/podstat", "proxy/probe", "proxy/proxyproto", "proxy/relay", "proxy/report", "proxy/sock", "proxy/stats", "proxy/sys",
+		"proxy/accesslog", "proxy/dial", "proxy/handover", "proxy/metrics", "proxy/podstat", "proxy/probe", "proxy/proxyproto", "proxy/relay", "proxy/report", "proxy/sock", "proxy/stats", "proxy/sys",
 		"internal/adminhttp", "internal/contract", "internal/drain", "internal/flags", "internal/printable", "internal/ranges", "internal/source", "internal/version",
 	},
 	"proxy/proxyproto": {},
@@ -57,6 +57,7 @@ var may = map[string][]string{
 	"proxy/report":     {"internal/adminhttp", "internal/contract", "internal/printable", "proxy/podstat", "proxy/stats"},
 	"proxy/relay":      {"proxy/sock", "proxy/sys"},
 	"proxy/accesslog":  {"internal/drain"},
+	"proxy/handover":   {"internal/contract", "internal/printable", "proxy/dial", "proxy/probe", "proxy/relay", "proxy/sock", "proxy/stats", "proxy/sys"},
 	"proxy/stats":      {"proxy/accesslog"},
 	"proxy/podstat":    {"internal/contract", "internal/printable"},
 	"proxy/metrics":    {"internal/contract", "internal/printable", "proxy/accesslog", "proxy/podstat", "proxy/stats"},

@@ -48,17 +48,27 @@ func (r *Record) level() slog.Level {
 type Log struct {
 	log     *slog.Logger
 	records chan Record
+	flushes chan chan struct{}
 	dropped atomic.Int64 // since the start
 	done    chan struct{}
+
+	reported int64 // of dropped; the writer's
 }
 
 const queueSize = 1024 // records
 
 // New starts the writer, which Close ends. The logger's level may change at any time.
 func New(log *slog.Logger) *Log {
-	l := &Log{log: log, records: make(chan Record, queueSize), done: make(chan struct{})}
+	l := &Log{log: log, records: make(chan Record, queueSize), flushes: make(chan chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l
+}
+
+// Restore adds the records that another program has dropped and reported, before the
+// first Add.
+func (l *Log) Restore(dropped int64) {
+	l.dropped.Store(dropped)
+	l.reported = dropped
 }
 
 // Add queues a record without waiting for it to be written. It may be called from
@@ -83,6 +93,16 @@ func (l *Log) Dropped() int64 { return l.dropped.Load() }
 // Busy reports whether records wait to be written.
 func (l *Log) Busy() bool { return len(l.records) > 0 }
 
+// Flush returns when all that has been added is written, or after a second if the output
+// is blocked.
+func (l *Log) Flush() {
+	written := make(chan struct{})
+	drain.LogBounded(func() {
+		l.flushes <- written
+		<-written
+	})
+}
+
 // Close returns when all is written, or after a second if the output is blocked.
 func (l *Log) Close() {
 	close(l.records)
@@ -91,17 +111,30 @@ func (l *Log) Close() {
 
 func (l *Log) write() {
 	defer close(l.done)
-	reported := int64(0)
 	report := func() {
-		if n := l.dropped.Load(); n > reported {
-			l.log.Warn("log output blocked: connection records dropped", "lines", n-reported)
-			reported = n
+		if n := l.dropped.Load(); n > l.reported {
+			l.log.Warn("log output blocked: connection records dropped", "lines", n-l.reported)
+			l.reported = n
 		}
 	}
 	defer report()
-	for r := range l.records {
+	next := func(r Record) {
 		report()
 		l.line(&r)
+	}
+	for {
+		select {
+		case r, open := <-l.records:
+			if !open {
+				return
+			}
+			next(r)
+		case written := <-l.flushes:
+			for range len(l.records) {
+				next(<-l.records)
+			}
+			close(written)
+		}
 	}
 }
 

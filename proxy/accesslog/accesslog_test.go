@@ -55,6 +55,25 @@ func TestBlocked(t *testing.T) {
 	}
 }
 
+// TestFlush: what has been added is written when Flush returns; what has been dropped
+// before is counted and not told again.
+func TestFlush(t *testing.T) {
+	w := &blockedWriter{}
+	l := New(slog.New(slog.NewTextHandler(w, nil)))
+	l.Restore(7)
+	for range queueSize {
+		l.Add(Record{Outcome: Outcome{How: Closed}})
+	}
+	l.Flush()
+	w.mu.Lock()
+	out := w.out.String()
+	w.mu.Unlock()
+	if n := strings.Count(out, "msg=connection"); n+int(l.Dropped())-7 != queueSize || strings.Contains(out, "dropped") != (l.Dropped() > 7) {
+		t.Errorf("%d lines are written and %d dropped, want %d", n, l.Dropped()-7, queueSize)
+	}
+	l.Close()
+}
+
 // TestLevels: a record below the level is not written, and the level may change.
 func TestLevels(t *testing.T) {
 	for _, tt := range []struct {
