@@ -32,6 +32,11 @@ func TestRun(t *testing.T) {
 		{Kind: Connect, Conns: 4},
 		{Kind: Idle, Conns: 200},
 		{Kind: Echo, Conns: 4},
+		{Kind: Served, Conns: 4, Ports: 50},
+		{Kind: HalfClosed, Conns: 4},
+		{Kind: ClientResets, Conns: 5},
+		{Kind: ServerResets, Conns: 4},
+		{Kind: Slow, Conns: 4},
 	} {
 		s.Target, s.Duration, s.ExactPort, s.First = target, 50*time.Millisecond, true, first
 		s.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
@@ -39,7 +44,7 @@ func TestRun(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", s.Kind, err)
 		}
-		if s.Kind != Echo && r.Bytes+r.Count == 0 {
+		if r.Bytes+r.Count == 0 || r.Conns < int64(s.Conns) {
 			t.Errorf("%s: nothing done: %+v", s.Kind, r)
 		}
 		if s.Rate > 0 && r.Count != int64(s.Rate*s.Duration.Seconds()) {
