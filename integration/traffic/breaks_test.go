@@ -1,0 +1,69 @@
+package traffic
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestBreaks: behind a relay that turns every reset into a regular end, the kinds that
+// reset fail, by the client or by the application.
+func TestBreaks(t *testing.T) {
+	for _, tt := range []struct {
+		port int
+		kind string
+		want string // in the error of the client, or of the application
+	}{
+		{18081, ServerResets, "end"},
+		{18082, ClientResets, errEarly.Error()},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			ready, faults := make(chan struct{}), make(chan error, 2)
+			go func() { faults <- Serve(tt.port, func() { close(ready) }) }()
+			<-ready
+			relay := polite(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(tt.port)))
+			go func() {
+				_, err := Run(Spec{Kind: tt.kind, Target: relay, Conns: 5, Duration: 50 * time.Millisecond, Sources: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}, nil)
+				if err != nil {
+					faults <- err
+				}
+			}()
+			if err := <-faults; err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// polite is a relay that ends every connection regularly.
+func polite(t *testing.T, to netip.AddrPort) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			a, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			b, err := net.Dial("tcp", to.String())
+			if err != nil {
+				a.Close()
+				return
+			}
+			for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
+				go func() {
+					_, _ = io.Copy(pair[0], pair[1])
+					_ = pair[0].(*net.TCPConn).CloseWrite()
+				}()
+			}
+		}
+	}()
+	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
