@@ -4,10 +4,17 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 )
+
+// TestMain gives each loop a processor: their system calls do not let go of one.
+func TestMain(m *testing.M) {
+	runtime.GOMAXPROCS(16)
+	m.Run()
+}
 
 // TestBreaks: behind a relay that turns every reset into a regular end, the kinds that
 // reset fail, by the client or by the application.
