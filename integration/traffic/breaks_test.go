@@ -33,7 +33,7 @@ func TestBreaks(t *testing.T) {
 			<-ready
 			relay := polite(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(tt.port)))
 			go func() {
-				_, err := Run(Spec{Kind: tt.kind, Target: relay, Conns: 5, Duration: 50 * time.Millisecond, Sources: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}, nil)
+				_, err := Run(Spec{Kind: tt.kind, Target: relay, Conns: 5, Duration: 50 * time.Millisecond, Sources: []netip.Addr{netip.MustParseAddr("127.0.0.3")}}, nil)
 				if err != nil {
 					faults <- err
 				}

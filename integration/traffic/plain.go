@@ -3,12 +3,17 @@ package traffic
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // These loads are not measured and so may be simple: a goroutine for each connection.
@@ -44,7 +49,7 @@ func (c *client) plainDial(ctx context.Context, kind byte, nonce uint64) (*plain
 	c.mu.Lock()
 	local := c.source()
 	c.mu.Unlock()
-	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(local)}
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(local), Control: reuseAddr}
 	nc, err := dialer.DialContext(ctx, "tcp", c.Target.String())
 	if err != nil {
 		return nil, fmt.Errorf("from %s: %w", local, err)
@@ -54,6 +59,14 @@ func (c *client) plainDial(ctx context.Context, kind byte, nonce uint64) (*plain
 	defer c.mu.Unlock()
 	c.result.Conns++
 	return &plain{nc.(*net.TCPConn), c, local, newMessage(kind, nonce)}, nc.SetDeadline(deadline)
+}
+
+// reuseAddr lets a port be bound of which an earlier connection is in TIME_WAIT, as in
+// connect.
+func reuseAddr(_, _ string, raw syscall.RawConn) error {
+	var err error
+	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+	return errors.Join(cerr, os.NewSyscallError("setsockopt", err))
 }
 
 // answer reads the reply.
