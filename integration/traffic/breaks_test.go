@@ -20,25 +20,27 @@ func TestMain(m *testing.M) {
 // reset fail, by the client or by the application.
 func TestBreaks(t *testing.T) {
 	for _, tt := range []struct {
-		port int
 		kind string
 		want string // in the error of the client, or of the application
 	}{
-		{18081, ServerResets, "end"},
-		{18082, ClientResets, errEarly.Error()},
+		{ServerResets, "end"},
+		{ClientResets, errEarly.Error()},
 	} {
 		t.Run(tt.kind, func(t *testing.T) {
-			ready, faults := make(chan struct{}), make(chan error, 2)
-			go func() { faults <- Serve(tt.port, func() { close(ready) }) }()
-			<-ready
-			relay := polite(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(tt.port)))
+			target, faults := serveHere(t)
+			client := make(chan error, 1)
+			s := Spec{Kind: tt.kind, Target: polite(t, target), Conns: 5, Duration: 50 * time.Millisecond, Sources: []netip.Addr{netip.MustParseAddr("127.0.0.3")}}
 			go func() {
-				_, err := Run(Spec{Kind: tt.kind, Target: relay, Conns: 5, Duration: 50 * time.Millisecond, Sources: []netip.Addr{netip.MustParseAddr("127.0.0.3")}}, nil)
-				if err != nil {
-					faults <- err
+				if _, err := Run(s, nil); err != nil {
+					client <- err
 				}
 			}()
-			if err := <-faults; err == nil || !strings.Contains(err.Error(), tt.want) {
+			var err error
+			select {
+			case err = <-faults:
+			case err = <-client:
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
