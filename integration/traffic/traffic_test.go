@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 		{Kind: Slow, Conns: 4},
 	} {
 		s.Target, s.Duration, s.ExactPort, s.First = target, 50*time.Millisecond, true, first
-		s.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
+		s.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")}
 		r, err := Run(s, func() error { return nil })
 		if err != nil {
 			t.Errorf("%s: %v", s.Kind, err)
