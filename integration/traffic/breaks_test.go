@@ -29,7 +29,7 @@ func TestBreaks(t *testing.T) {
 		t.Run(tt.kind, func(t *testing.T) {
 			target, faults := serveHere(t)
 			client := make(chan error, 1)
-			s := Spec{Kind: tt.kind, Target: polite(t, target), Conns: 5, Duration: 50 * time.Millisecond, Sources: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
+			s := Spec{Kind: tt.kind, Target: polite(t, target), Conns: 5, Ports: portCount, Duration: 50 * time.Millisecond, Sources: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
 			go func() {
 				if _, err := Run(s, nil); err != nil {
 					client <- err

@@ -124,7 +124,10 @@ func parseRule(data []byte) (ipRule, error) {
 	priority := false
 	for _, a := range list {
 		n := uint32(0)
-		if len(a.Data) == 4 {
+		switch {
+		case a.Type == unix.FRA_UID_RANGE && len(a.Data) != 8, a.Type == unix.FRA_PROTOCOL && len(a.Data) != 1:
+			return ipRule{}, fmt.Errorf("a rule whose attribute %d has %d bytes", a.Type, len(a.Data))
+		case len(a.Data) == 4:
 			n = binary.NativeEndian.Uint32(a.Data)
 		}
 		switch a.Type {
