@@ -57,7 +57,7 @@ race: race-needs ## the sidecar's tests, with the race detector
 
 FUZZTIME ?= 10m
 
-fuzz: ## every fuzz target, FUZZTIME each: for a night
+fuzz: ## every fuzz target, FUZZTIME each: for a night, and in CI for seconds
 	@grep -rn --include='*_test.go' '^func Fuzz' . | sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[A-Za-z0-9]*)\(.*|\1 \2|' | sort | while read -r dir name; do \
 		echo "$$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" | grep -v '^fuzz: elapsed' || exit; done
 
