@@ -41,6 +41,9 @@ var kinds = []kind{
 	{name: "bulk, down", Spec: traffic.Spec{Kind: traffic.Down, Conns: 2, ExactPort: true}, share: .1},
 }
 
+// hangs is how long no connection may take for anything: a busy machine is no fault.
+const hangs = 2 * time.Minute
+
 // load runs the clients of a kind for a part of the time; first is how many pairs of
 // address and port earlier ones have used.
 func (s *site) load(k int, f family, took time.Duration, first uint64) (r traffic.Result, err error) {
@@ -54,7 +57,8 @@ func (s *site) load(k int, f family, took time.Duration, first uint64) (r traffi
 	if s.mode == modeTProxy {
 		spec.ExactPort = false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), took+2*time.Minute)
+	spec.Grace = hangs
+	ctx, cancel := context.WithTimeout(context.Background(), took+2*hangs)
 	defer cancel()
 	cmd, err := traffic.Load(ctx, s.self, spec)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"syscall"
 	"time"
 
@@ -49,6 +50,7 @@ type options struct {
 	out   string        // the directory of the report
 	took  time.Duration // of the traffic
 	round time.Duration
+	kinds *regexp.Regexp // of clients, by the names of their rows
 }
 
 func run(args []string, stderr io.Writer) error {
@@ -58,12 +60,17 @@ func run(args []string, stderr io.Writer) error {
 	fs.StringVar(&o.bin, "bin", "bin", "`directory` of the project's programs, and in upstream/ the CNI project's")
 	fs.StringVar(&o.out, "out", filepath.Join("dist", "soak"), "`directory` of the report")
 	minutes := fs.Float64("minutes", 20, "how long there is traffic; what vanished clients leave is waited for afterwards, four minutes at most")
+	only := fs.String("kinds", "", "`regexp` of the rows to run, to look into one; all if empty")
 	page := fs.String("page", "", "put the last report into this `file`, between its markers, and end")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if *page != "" {
 		return insert(*page, filepath.Join(o.out, reportName))
+	}
+	var err error
+	if o.kinds, err = regexp.Compile(*only); err != nil {
+		return err
 	}
 	o.took = time.Duration(*minutes * float64(time.Minute))
 	o.round = min(o.took, time.Minute)

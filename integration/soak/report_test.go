@@ -92,7 +92,7 @@ func TestFaults(t *testing.T) {
 			r.after[0].metrics["connections_accepted_total"]++
 			r.after[0].metrics[closed("client silent")]++
 		}, "the clients opened 1007 connections, the sidecar accepted 1008"},
-		"one is not over": {func(r *report) { r.after[0].metrics[closed("client silent")]-- }, "1007 connections were accepted, 1006 are over"},
+		"one is not over":   {func(r *report) { r.after[0].metrics[closed("client silent")]-- }, "1007 connections were accepted, 1006 are over"},
 		"a line is missing": {func(r *report) { r.after[1].log["connections_accepted_total"]-- }, "907 connections should have a line in the log, 906 have"},
 		"bytes":             {func(r *report) { r.after[1].log["relayed_bytes_total{up}"]-- }, "relayed_bytes_total{up} is 3, the log has 2"},
 		"lines lost": {func(r *report) {

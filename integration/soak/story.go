@@ -79,6 +79,9 @@ func (s *soak) traffic(took time.Duration, round int, withGhosts bool) {
 		for _, f := range families {
 			for k := range kinds {
 				p := place{kinds[k].name, site.mode, f.name}
+				if !s.kinds.MatchString(p.kind) {
+					continue
+				}
 				first := s.next[p]
 				all.Go(func() {
 					r, err := site.load(k, f, took, first)
@@ -97,6 +100,9 @@ func (s *soak) traffic(took time.Duration, round int, withGhosts bool) {
 			for _, f := range families {
 				for i, program := range programs {
 					p := place{program.name, site.mode, f.name}
+					if !s.kinds.MatchString(p.kind) {
+						continue
+					}
 					c, err := program.run(site, f, f.sourcesOf(len(kinds) + i)[0], round)
 					if err != nil {
 						s.ledger.fail(p, err)
@@ -106,7 +112,7 @@ func (s *soak) traffic(took time.Duration, round int, withGhosts bool) {
 				}
 			}
 		})
-		if withGhosts {
+		if withGhosts && s.kinds.MatchString(ghostsGone) {
 			all.Go(func() { site.haunt(&s.ledger) })
 		}
 	}

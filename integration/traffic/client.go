@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -39,10 +40,12 @@ type Spec struct {
 	// each connection sends a request when the last is answered.
 	Rate float64 `json:",omitempty"`
 
-	Sources   []netip.Addr // the client's addresses, used in turn
-	First     uint64       // which address and port the run begins with: what the last run's Result has as Next
-	Ports     int          `json:",omitempty"` // how many of the client's ports are used, again and again; 0: all
-	ExactPort bool         // the application must see the client's port
+	Sources []netip.Addr  // the client's addresses, used in turn
+	First   uint64        // which address and port the run begins with: what the last run's Result has as Next
+	Grace   time.Duration `json:",omitempty"` // after which no reply is an error; 0: 15 s
+
+	Ports     int  `json:",omitempty"` // how many of the client's ports are used, again and again; 0: all
+	ExactPort bool // the application must see the client's port
 }
 
 // Result is what a run measured.
@@ -61,7 +64,7 @@ type Result struct {
 // Latency is in microseconds.
 type Latency struct{ P50, P90, P99, P999, Max float64 }
 
-// grace is the time after the duration before a run fails.
+// grace is the time after the duration before a run fails, unless the Spec has another.
 const grace = 15 * time.Second
 
 // Run is a client. With Idle, hold is called when all connections are open; they are
@@ -74,6 +77,7 @@ func Run(s Spec, hold func() error) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	s.Grace = cmp.Or(s.Grace, grace)
 	c := &client{Spec: s, loop: l, next: s.First, conns: map[int]*conn{}}
 	run := map[string]func() error{
 		Up: c.upload, Down: c.download, Exchange: c.exchange, Echo: c.echo, Slow: c.slow,
@@ -224,7 +228,7 @@ func (c *client) startClock() {
 	c.cpu = busy()
 	c.began = time.Now()
 	c.end = c.began.Add(c.Duration)
-	c.limit = c.end.Add(grace)
+	c.limit = c.end.Add(c.Grace)
 }
 
 func (c *client) stopClock() {
@@ -246,14 +250,14 @@ func (c *client) step(next time.Time, handle func(*conn, uint32) error) error {
 		}
 	}
 	if time.Now().After(c.limit) {
-		return fmt.Errorf("%d connections hang: no reply for %v", len(c.conns), grace)
+		return fmt.Errorf("%d connections hang: no reply for %v", len(c.conns), c.Grace)
 	}
 	return nil
 }
 
 // open makes all connections, each with one exchange.
 func (c *client) open() error {
-	c.limit = time.Now().Add(grace)
+	c.limit = time.Now().Add(c.Grace)
 	for begun, ready := 0, 0; ready < c.Conns; {
 		for ; begun < c.Conns && begun-ready < batch; begun++ {
 			if _, err := c.dial(); err != nil {

@@ -196,7 +196,7 @@ func (c *client) idle(hold func() error) error {
 	if err := hold(); err != nil {
 		return err
 	}
-	c.limit = time.Now().Add(grace)
+	c.limit = time.Now().Add(c.Grace)
 	for _, n := range c.conns {
 		if err := c.ask(n, kindExchange); err != nil {
 			return err
