@@ -12,12 +12,14 @@ type cell struct {
 	Peers  int64 // times that the peer that the application saw was compared
 	Others int64 // of those, how often the port was another one
 	Bytes  int64 // compared, of those that carry more than requests
+
+	used uint64 // pairs of the client's address and port
 }
 
-func cellOf(r traffic.Result) cell { return cell{r.Conns, r.Peers, r.Others, r.Bytes} }
+func cellOf(r traffic.Result) cell { return cell{r.Conns, r.Peers, r.Others, r.Bytes, r.Next} }
 
 func (c cell) plus(d cell) cell {
-	return cell{c.Conns + d.Conns, c.Peers + d.Peers, c.Others + d.Others, c.Bytes + d.Bytes}
+	return cell{c.Conns + d.Conns, c.Peers + d.Peers, c.Others + d.Others, c.Bytes + d.Bytes, max(c.used, d.used)}
 }
 
 // place is a cell's: the row, and the column.
@@ -46,6 +48,13 @@ func (l *ledger) fail(p place, err error) {
 	l.failures = append(l.failures, p.mode+" "+p.family+", "+p.kind+": "+err.Error())
 }
 
+// used is how many pairs of address and port the clients of a cell have used.
+func (l *ledger) used(p place) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cells[p].used
+}
+
 // of sums up the cells for which all that is not empty is the same.
 func (l *ledger) of(p place) (sum cell) {
 	l.mu.Lock()
@@ -56,16 +65,4 @@ func (l *ledger) of(p place) (sum cell) {
 		}
 	}
 	return sum
-}
-
-// rows are the kinds of clients in the order of the report.
-func rows() (all []string) {
-	for _, k := range kinds {
-		all = append(all, k.name)
-	}
-	all = append(all, ghostsGone, ghostsBack)
-	for _, p := range programs {
-		all = append(all, p.name)
-	}
-	return all
 }

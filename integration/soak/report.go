@@ -74,6 +74,18 @@ func (r *report) summary() string {
 		count(sum.Peers), count(nat.Others), count(nat.Peers), float64(sum.Bytes)/1e9)
 }
 
+// rows are the kinds of clients in the order of the report.
+func rows() (all []string) {
+	for _, k := range kinds {
+		all = append(all, k.name)
+	}
+	all = append(all, ghostsGone, ghostsBack)
+	for _, p := range programs {
+		all = append(all, p.name)
+	}
+	return all
+}
+
 // clients has a row for each kind of client.
 func (r *report) clients() results.Table {
 	t := results.Table{Head: []string{"connections"}}

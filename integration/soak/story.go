@@ -17,7 +17,6 @@ type soak struct {
 	t      lab.TB
 	sites  []*site
 	ledger ledger
-	next   map[place]uint64 // how many pairs of address and port each kind has used
 }
 
 // story is the whole soak.
@@ -26,7 +25,7 @@ func story(t lab.TB, o options) {
 	if _, err := lab.RaiseFileLimit(); err != nil {
 		t.Fatalf("%v", err)
 	}
-	s := &soak{options: o, t: t, next: map[place]uint64{}}
+	s := &soak{options: o, t: t}
 	s.makeSites()
 
 	// What the first connections leave, such as tables that have grown, is no leak.
@@ -71,47 +70,17 @@ func (s *soak) makeSites() {
 	}
 }
 
-// traffic is a round of all kinds of clients at once, in both modes and families. The
-// first connection that is wrong is the last round's.
+// traffic is a round of all kinds of clients at once, in both modes and families. A
+// connection that is wrong makes it the last.
 func (s *soak) traffic(took time.Duration, round int, withGhosts bool) {
 	var all sync.WaitGroup
 	for _, site := range s.sites {
 		for _, f := range families {
 			for k := range kinds {
-				p := place{kinds[k].name, site.mode, f.name}
-				if !s.kinds.MatchString(p.kind) {
-					continue
-				}
-				first := s.next[p]
-				all.Go(func() {
-					r, err := site.load(k, f, took, first)
-					if err != nil {
-						s.ledger.fail(p, err)
-						return
-					}
-					s.ledger.add(p, cellOf(r))
-					s.ledger.mu.Lock()
-					defer s.ledger.mu.Unlock()
-					s.next[p] = r.Next
-				})
+				all.Go(func() { s.ours(site, f, k, took) })
 			}
 		}
-		all.Go(func() {
-			for _, f := range families {
-				for i, program := range programs {
-					p := place{program.name, site.mode, f.name}
-					if !s.kinds.MatchString(p.kind) {
-						continue
-					}
-					c, err := program.run(site, f, f.sourcesOf(len(kinds) + i)[0], round)
-					if err != nil {
-						s.ledger.fail(p, err)
-						continue
-					}
-					s.ledger.add(p, c)
-				}
-			}
-		})
+		all.Go(func() { s.real(site, round) })
 		if withGhosts && s.kinds.MatchString(ghostsGone) {
 			all.Go(func() { site.haunt(&s.ledger) })
 		}
@@ -122,7 +91,42 @@ func (s *soak) traffic(took time.Duration, round int, withGhosts bool) {
 			s.ledger.failures = append([]string{err.Error()}, s.ledger.failures...)
 		}
 	}
+	if s.t.Failed() { // a goroutine has said why
+		s.t.Fatalf("a client could not be started")
+	}
 	if n := len(s.ledger.failures); n > 0 {
 		s.t.Fatalf("%d clients saw what must not be:\n%s", n, strings.Join(s.ledger.failures[:min(n, 10)], "\n"))
+	}
+}
+
+// ours runs the clients of a kind.
+func (s *soak) ours(site *site, f family, k int, took time.Duration) {
+	p := place{kinds[k].name, site.mode, f.name}
+	if !s.kinds.MatchString(p.kind) {
+		return
+	}
+	r, err := site.load(k, f, took, s.ledger.used(p))
+	if err != nil {
+		s.ledger.fail(p, err)
+		return
+	}
+	s.ledger.add(p, cellOf(r))
+}
+
+// real runs the real programs, one after the other.
+func (s *soak) real(site *site, round int) {
+	for _, f := range families {
+		for i, program := range programs {
+			p := place{program.name, site.mode, f.name}
+			if !s.kinds.MatchString(p.kind) {
+				continue
+			}
+			c, err := program.run(site, f, f.sourcesOf(len(kinds) + i)[0], round)
+			if err != nil {
+				s.ledger.fail(p, err)
+				continue
+			}
+			s.ledger.add(p, c)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package traffic
 
 import (
-	"fmt"
 	"io"
 
 	"golang.org/x/sys/unix"
@@ -10,32 +9,6 @@ import (
 // fault is an error of a connection that its client cannot see, as it has already gone:
 // it ends the application.
 type fault struct{ error }
-
-// rest checks the bytes of a pattern that follow a message, and the end after them.
-type rest int // bytes that have come
-
-// take reads; it reports whether all and the end have come.
-func (r *rest) take(fd int, want []byte) (bool, error) {
-	var buf [4096]byte
-	n, err := read(fd, buf[:])
-	switch {
-	case err == unix.EAGAIN:
-		return false, nil
-	case err != nil:
-		return false, err
-	case n == 0 && int(*r) < len(want):
-		return false, fmt.Errorf("the end after %d of %d bytes", *r, len(want))
-	case n == 0:
-		return true, nil
-	case int(*r)+n > len(want):
-		return false, fmt.Errorf("%d bytes after the last of %d", int(*r)+n-len(want), len(want))
-	}
-	if string(buf[:n]) != string(want[*r:int(*r)+n]) {
-		return false, fmt.Errorf("wrong bytes from byte %d on", *r)
-	}
-	*r += rest(n)
-	return false, nil
-}
 
 // afterTheEnd takes what a client sends after the server's FIN.
 func (s *server) afterTheEnd(c *served) error {

@@ -1,8 +1,6 @@
 package traffic
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
@@ -139,11 +137,6 @@ func ended(fd int) (bool, error) {
 	return true, nil
 }
 
-// extra are the bytes that follow a request or a reply: as many as the message says.
-func extra(m *message) []byte {
-	return pattern[:1+binary.LittleEndian.Uint64(m[1:])%4000]
-}
-
 // sayAll sends the request, what is to be echoed, and the client's FIN.
 func sayAll(c *client, n *conn) error {
 	if err := c.ask(n, kindEcho); err != nil {
@@ -188,11 +181,6 @@ func sayAfterTheEnd(c *client, n *conn) (bool, error) {
 	return true, writeLast(n.fd, rest)
 }
 
-// cutAfter is where a stream that is to be broken off is, in bytes.
-func cutAfter(m *message) int64 {
-	return 1 + int64(binary.LittleEndian.Uint64(m[1:])*4099%(128<<10))
-}
-
 func amidUpload(_ *client, n *conn) (bool, error) {
 	cut := cutAfter(&n.request)
 	err := n.send.push(n.fd, cut)
@@ -222,9 +210,6 @@ func amidDownload(c *client, n *conn) (bool, error) {
 	}
 	return n.check.off >= cutAfter(&n.request), nil
 }
-
-// errEarly is a FIN where there was none, or a reset.
-var errEarly = errors.New("the stream has a regular end where it was broken off")
 
 // brokenUpload sends until the server's reset comes.
 func brokenUpload(c *client, n *conn) (bool, error) {
@@ -264,8 +249,6 @@ func broken(c *client, n *conn) (bool, error) {
 	}
 	return false, err
 }
-
-func isReset(err error) bool { return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) }
 
 // room is a buffer for what is read and compared at once.
 func (c *client) room() []byte {
