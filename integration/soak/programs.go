@@ -125,7 +125,7 @@ func curl(port func() int) func(*site, family, netip.Addr, int) (cell, error) {
 func wrk(s *site, f family, _ netip.Addr, _ int) (c cell, err error) {
 	const conns = 32
 	own := f.client.String() // wrk binds no address
-	out, err := output(s.net.Client, command("wrk", "-t1", fmt.Sprintf("-c%d", conns), "-d3s", "-s", filepath.Join(s.dir, "peer.lua"),
+	out, err := output(s.net.Client, command("wrk", "-t1", fmt.Sprintf("-c%d", conns), "-d3s", "--timeout", "2m", "-s", filepath.Join(s.dir, "peer.lua"),
 		target(f, ports.Keeping), "--", own))
 	if err != nil {
 		return c, err
