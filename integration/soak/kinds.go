@@ -34,7 +34,7 @@ var kinds = []kind{
 	{name: "reset by the client, at five stages", Spec: traffic.Spec{Kind: traffic.ClientResets, Conns: 6, ExactPort: true}},
 	{name: "reset by the application, at four stages", Spec: traffic.Spec{Kind: traffic.ServerResets, Conns: 6, ExactPort: true}},
 	{name: "slow writers and slow readers", Spec: traffic.Spec{Kind: traffic.Slow, Conns: 16, ExactPort: true}},
-	{name: "long, with requests", Spec: traffic.Spec{Kind: traffic.Exchange, Conns: 32, Rate: 200, ExactPort: true}},
+	{name: "long, with requests", Spec: traffic.Spec{Kind: traffic.Exchange, Conns: 32, Rate: 50, ExactPort: true}},
 	{name: "long, idle", Spec: traffic.Spec{Kind: traffic.Idle, Conns: 500, ExactPort: true}},
 	{name: "echo, every byte compared", Spec: traffic.Spec{Kind: traffic.Echo, Conns: 16, ExactPort: true}},
 	{name: "bulk, up", Spec: traffic.Spec{Kind: traffic.Up, Conns: 2, ExactPort: true}, share: .1},
