@@ -61,9 +61,6 @@ type Result struct {
 	Next    uint64
 }
 
-// Latency is in microseconds.
-type Latency struct{ P50, P90, P99, P999, Max float64 }
-
 // grace is the time after the duration before a run fails, unless the Spec has another.
 const grace = 15 * time.Second
 

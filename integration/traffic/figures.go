@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Latency is in microseconds.
+type Latency struct{ P50, P90, P99, P999, Max float64 }
+
 // busy returns how many seconds the machine's CPUs have been busy. It is derived from
 // their idle time, which the kernel measures; busy time it only samples.
 func busy() float64 {
