@@ -140,13 +140,17 @@ func wrk(s *site, f family, _ netip.Addr, _ int) (c cell, err error) {
 }
 
 // iperf3 sends on two connections in each direction, beside its own for control. Its
-// server refuses while it tidies up after the last test.
+// server is busy, or does not listen, while it tidies up after the last test.
 func iperf3(s *site, f family, from netip.Addr, _ int) (c cell, err error) {
 	for _, direction := range [][]string{nil, {"-R"}} {
 		args := append([]string{"iperf3", "-J", "-c", f.pod.String(), "-p", fmt.Sprint(ports.IPerf3), "-B", from.String(), "-P2", "-t1"}, direction...)
 		out, err := output(s.net.Client, command(args...))
-		for began := time.Now(); strings.Contains(out, "server is busy") && time.Since(began) < hangs; <-time.After(100 * time.Millisecond) {
-			c.Conns++
+		for began := time.Now(); time.Since(began) < hangs; <-time.After(100 * time.Millisecond) {
+			if strings.Contains(out, "server is busy") {
+				c.Conns++
+			} else if !strings.Contains(out, "Connection refused") {
+				break
+			}
 			out, err = output(s.net.Client, command(args...))
 		}
 		var report struct {

@@ -153,6 +153,9 @@ func parseRule(data []byte) (ipRule, error) {
 		}
 	}
 	if !priority { // 0 is not listed; written without, a rule would get another one
+		for len(r.message)%4 != 0 { // where an attribute begins
+			r.message = append(r.message, 0)
+		}
 		r.message = append(r.message, ipRule{suppress: none, group: none}.encoded().message[ruleHeader:]...)
 	}
 	return r, nil
