@@ -52,7 +52,7 @@ func (s *site) newGhost() *ghost {
 			spec.Sources = []netip.Addr{netip.MustParseAddr(fmt.Sprintf(f.ghostNet, s.ghosts) + "2")}
 			spec.First = uint64(1000 * i)
 			spec.Target = netip.AddrPortFrom(f.pod, ourPort)
-			spec.Duration = time.Hour // it will not live to see its end
+			spec.Duration, spec.Grace = time.Hour, hangs // it will not live to see its end
 			spec.ExactPort = s.mode != modeTProxy
 			cmd, err := traffic.Load(context.Background(), s.self, spec)
 			if err == nil && spec.Kind == traffic.Idle {
