@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
@@ -38,7 +37,9 @@ func run(m *testing.M) int {
 		err = os.Chmod(work, 0o755)
 	}
 	if err == nil {
-		err = raiseFileLimit()
+		// For the tests with thousands of connections, whose clients are goroutines of
+		// this process.
+		_, err = lab.RaiseFileLimit()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -46,17 +47,6 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(work)
 	return m.Run()
-}
-
-// raiseFileLimit is for the tests with thousands of connections, whose clients are
-// goroutines of this process; the programs that it starts inherit the limit.
-func raiseFileLimit() error {
-	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return os.NewSyscallError("getrlimit", err)
-	}
-	l.Cur = l.Max
-	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l))
 }
 
 // build builds all programs once, unless [lab.Programs] has them, and returns

@@ -7,7 +7,7 @@
 //	proxy            → proxy/relay → proxy/sock → proxy/sys
 //	proxy            → proxy/metrics → proxy/stats → proxy/accesslog
 //	programs         → internal/flags, internal/drain, internal/version
-//	integration/lab  is for tests and the demo
+//	integration/lab  is for tests, the demo and the soak
 //
 // No program imports another.
 package imports
@@ -88,6 +88,10 @@ var may = map[string][]string{
 	"integration/demo":    {"integration/lab", "internal/contract"},
 	"integration/fresh":   {},
 	"integration/kernels": {"integration/lab", "internal/contract", "internal/programs"},
+	"integration/results": {},
+	"integration/samples": {},
+	"integration/soak":    {"integration/lab", "integration/results", "integration/samples", "integration/traffic", "internal/contract"},
+	"integration/traffic": {},
 }
 
 // never are what a program must not be made of, anywhere below it: the plugin
@@ -101,7 +105,7 @@ var never = map[string][]string{
 // rooms are the packages that alone import something, tests aside: what is heavy, and
 // what is unsafe.
 var rooms = map[string]string{
-	"unsafe":                              "proxy/sys internal/bpf internal/xtables",
+	"unsafe":                              "proxy/sys internal/bpf internal/xtables integration/traffic",
 	"github.com/prometheus/client_golang": "install/health",
 	"google.golang.org/grpc":              "install/pods",
 	"k8s.io/cri-api":                      "install/pods",
