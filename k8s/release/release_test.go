@@ -162,7 +162,7 @@ func checkPrograms(t *testing.T, dir, arch string) {
 			continue
 		}
 		inject := exec.Command(path, "inject")
-		inject.Stdin = strings.NewReader("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}]}\n")
+		inject.Stdin = strings.NewReader("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: [{name: a, image: a}]\n")
 		if out, err := inject.CombinedOutput(); err != nil || !strings.Contains(string(out), "image: "+registry+"/tproxy-cni:"+version) {
 			t.Errorf("inject: %v\n%s", err, out)
 		}
