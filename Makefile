@@ -11,7 +11,8 @@ ifneq ($(shell PATH='$(PATH)' go list -m >/dev/null 2>&1 || echo no),)
 $(error this needs the Go of go.mod: unpack https://go.dev/dl to /usr/local, or have its go in PATH (sudo takes your PATH away: sudo env "PATH=$$PATH" make ...))
 endif
 endif
-VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Of a checkout with changes the version names them, so that each build has another.
+VERSION     ?= $(shell v=$$(git describe --tags --always --dirty 2>/dev/null || echo dev); case $$v in (*-dirty) v=$$v-$$({ git diff HEAD; git ls-files -zo --exclude-standard | xargs -0r cat; } | sha256sum | cut -c1-8);; esac; echo $$v)
 PROGRAMS    := $(shell awk '$$2 ~ /^\.\// { print $$1 "=" $$2 }' internal/programs/list.txt)
 UPSTREAM    := $(shell awk '$$2 ~ /^github/ { print $$2 }' internal/programs/list.txt)
 LINTERS     := honnef.co/go/tools/cmd/staticcheck mvdan.cc/gofumpt
@@ -60,7 +61,8 @@ fuzz: ## every fuzz target, FUZZTIME each: for a night
 	@grep -rn --include='*_test.go' '^func Fuzz' . | sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[A-Za-z0-9]*)\(.*|\1 \2|' | sort | while read -r dir name; do \
 		echo "$$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" | grep -v '^fuzz: elapsed' || exit; done
 
-KERNELS ?= 6.1 6.12
+# Debian's; newest is the newest that its suites have.
+KERNELS ?= 5.10 6.1 6.12 newest
 
 kernels: kernels-needs ## the tests that touch the kernel, on Debian's other kernels, in QEMU
 	@go run ./integration/kernels $(KERNELS)
@@ -103,11 +105,13 @@ e2e: e2e-needs build images ## the tests in a Kubernetes of two nodes; the first
 e2e-down: ## remove the cluster that KEEP=1 left
 	cd integration/cluster && go run . down
 
-# Tags (TPROXY_IMAGE=v1) or whole names (TPROXY_IMAGE=example.org/tproxy-cni:v1). The manifests name
-# tproxy-cni:latest and echo-server:latest; a node that has them loaded does not pull them.
+# Tags (TPROXY_IMAGE=v1) or whole names (TPROXY_IMAGE=example.org/tproxy-cni:v1). A tag that changes with the
+# sources changes the pod templates in dist/manifests, which makes them roll out. The manifests in k8s name latest,
+# which the archives are, too. A node that has an image loaded does not pull it.
 CLUSTER_NAME ?= dev
-TPROXY_IMAGE ?= latest
-ECHO_IMAGE   ?= latest
+TAG          := $(subst +,-,$(subst /,-,$(VERSION)))
+TPROXY_IMAGE ?= $(TAG)
+ECHO_IMAGE   ?= $(TAG)
 ARCH         := $(shell PATH='$(PATH)' go env GOARCH)
 IMAGES       := go run -C k8s/images . -version '$(VERSION)' -tproxy-cni '$(TPROXY_IMAGE)' -echo-server '$(ECHO_IMAGE)'
 TPROXY_TAR   := dist/images/tproxy-cni-$(ARCH).tar
@@ -116,8 +120,9 @@ need          = for p in $(1) docker; do command -v $$p >/dev/null || { echo "ma
 
 all: images load-image ## build the images and load them into the k3d cluster CLUSTER_NAME
 
-images: ## the container images for amd64 and arm64, in dist/images/; needs no container engine
+images: ## the container images for amd64 and arm64, in dist/images/, and manifests that name them; needs no container engine
 	@$(IMAGES)
+	@go run -C k8s/release . -manifests -version '$(VERSION)' -tproxy-cni '$(TPROXY_IMAGE)' -echo-server '$(ECHO_IMAGE)' -out ../../dist/manifests >/dev/null
 
 tproxy-poc: ## the image of plugin, installer and sidecar
 	@$(IMAGES) tproxy-cni

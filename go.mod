@@ -22,6 +22,7 @@ require (
 	google.golang.org/grpc v1.82.1
 	k8s.io/cri-api v0.37.2
 	kernel.org/pub/linux/libs/security/libcap/cap v1.2.78
+	sigs.k8s.io/yaml v1.6.0
 )
 
 require (

@@ -158,7 +158,7 @@ func TestPreflightNames(t *testing.T) {
 	}
 	found := 0
 	for _, path := range paths {
-		for _, m := range regexp.MustCompile(`\{"(nft [a-z ]+)", `).FindAllStringSubmatch(read(t, path), -1) {
+		for _, m := range regexp.MustCompile(`[{(]"(nft [a-z ]+)(?:", | \(%v\))`).FindAllStringSubmatch(read(t, path), -1) {
 			if found++; !said[m[1]] {
 				t.Errorf("%s: REFERENCE.md does not name %q", path, m[1])
 			}

@@ -28,6 +28,9 @@ func inFamilies(t *testing.T, story func(t *testing.T, n *lab.Net, client, serve
 		n, p := pod(t, append(args, "--mptcp", mptcp)...)
 		for _, f := range families {
 			t.Run(f.name+"/mptcp="+mptcp, func(t *testing.T) {
+				if mptcp == "true" {
+					lab.NeedKernel(t, lab.MPTCP)
+				}
 				story(t, n, f.client, f.server)
 				if got := strings.Contains(n.Pod.Run("ss", "-HMln"), ":3000"); fmt.Sprint(got) != mptcp {
 					t.Errorf("listens with MPTCP: %v", got)

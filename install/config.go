@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/install/inject"
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/flags"
 	"github.com/tproxy-cni/tproxy-cni/internal/settings"
@@ -27,7 +28,12 @@ const port = 17089
 type config struct {
 	confDir, binDir string
 	once            bool
-	keepBinary      bool
+	removeBinary    bool
+	keepBinary      bool // of v0.1.0, whose uninstall removed it
+	force           bool
+	cacheDir        string
+	maxConfNum      *int   // containerd's; nil: ask the runtime
+	network         string // its name; empty: that of the first list
 	morePluginDirs  bool
 	listen          string // [ADDRESS]:PORT of health and metrics
 	preflight       bool
@@ -36,7 +42,8 @@ type config struct {
 	criSocket       string
 	json            bool // what status and explain print
 	iface           string
-	file            string // to inject the sidecar into; "-" is stdin
+	files           []string // to inject the sidecar into; "-" is stdin
+	recursive       bool
 	image           string // the sidecar's, for inject
 	sidecar         string // file of another proxy's, for inject; empty: the built-in one
 	explain         explainConfig
@@ -62,14 +69,18 @@ func newFlags(command string, c *config) *flags.Set {
 		s.Add("listen", fmt.Sprintf(":%d", port), "`address` of /healthz, /readyz and /metrics", listen(&c.listen))
 	}
 	if on("uninstall") {
-		s.Bool(&c.keepBinary, "keep-binary", false, "keep the plugin's binary: CRI-O runs it when a pod from before the uninstall ends")
+		s.Bool(&c.removeBinary, "remove-binary", false, "also remove the plugin's binary, when no pod from before needs it: CRI-O and Multus delete a pod with the list it was started with")
+		s.Bool(&c.keepBinary, "keep-binary", false, "obsolete: the binary stays without --remove-binary")
+		s.Bool(&c.force, "force", false, "with --remove-binary: remove it whatever is cached; right for containerd without Multus, which deletes pods by the list of the day")
+		s.Add("cni-cache-dir", node.DefaultCacheDir, "`directory` where the node's runtimes keep what each pod was started with", directory(&c.cacheDir))
 	}
 	if on("install") {
 		s.Bool(&c.morePluginDirs, "more-plugin-dirs", false, "the runtime has several plugin directories: do not require the network's plugin in --cni-bin-dir")
+		s.Add("max-conf-num", "", "containerd's max_conf_num, a `number`; by default what the runtime at --cri-socket says, or 1 without a socket there", maxConfNum(&c.maxConfNum))
 		s.Bool(&c.preflight, "preflight", true, "check at start what this kernel lacks for each mode")
 		s.Bool(&c.repair, "repair", false, "keep annotated pods as the plugin programs them, also those that started without it; needs --cri-socket and a privileged container")
 		s.Add("repair-every", "15s", "`time` between two looks at the pods, for --repair", period(&c.repairEvery))
-		s.Add("cri-socket", "/run/containerd/containerd.sock", "`socket` of the container runtime, for --repair", socket(&c.criSocket))
+		s.Add("cri-socket", "/run/containerd/containerd.sock", "`socket` of the container runtime, for --repair and for what --max-conf-num says", socket(&c.criSocket))
 	}
 	if on("status", "explain") {
 		s.Add("cni-conf-dir", "", "`directory` of the node's CNI configurations; by default the first usual one that is there", directory(&c.confDir))
@@ -77,13 +88,22 @@ func newFlags(command string, c *config) *flags.Set {
 		s.Add("cri-socket", "", "`socket` of the container runtime; the same", socket(&c.criSocket))
 		s.Bool(&c.json, "json", false, "print JSON")
 	}
+	if on("install", "status", "explain") {
+		s.Add("network-name", "", "`name` of the network that the runtime uses, as CRI-O's cni_default_network; by default the first configuration's", flags.Text(&c.network))
+	}
 	if on("setup") {
 		s.Add("interface", "eth0", "`name` of the pod's interface", flags.Text(&c.iface))
 	}
+	if on("inject", "uninject") {
+		s.Each("f", "-", "`file` of YAML or JSON, or a directory with such files; - for standard input", func(path string) error {
+			c.files = append(c.files, path)
+			return nil
+		})
+		s.Bool(&c.recursive, "R", false, "read directories with all that is below them")
+		s.Add("sidecar", "", "`file` with another proxy's sidecar: a pod or workload of which the init containers and volumes are added, or taken out, as in k8s/proxies", flags.Text(&c.sidecar))
+	}
 	if on("inject") {
-		s.Add("f", "-", "`file` of YAML or JSON to add the sidecar to, - for standard input", flags.Text(&c.file))
 		s.Add("mode", "", "`nat|tproxy`, for pods that do not choose a mode", c.setting("mode"))
-		s.Add("sidecar", "", "`file` with another proxy's sidecar: a pod or workload of which the init containers and volumes are added, as in k8s/proxies", flags.Text(&c.sidecar))
 		s.Add("image", inject.DefaultImage, "`image` of the sidecar", flags.Text(&c.image))
 	}
 	if on("explain") {
@@ -95,6 +115,9 @@ func newFlags(command string, c *config) *flags.Set {
 		for _, one := range settings.All() {
 			s.Add(one.Name, "", one.Usage, c.setting(one.Name))
 		}
+	}
+	if on("install") {
+		s.Add(settings.ExemptNamespaces, "", settings.ExemptUsage, c.setting(settings.ExemptNamespaces))
 	}
 	return s
 }
@@ -115,6 +138,19 @@ func period(to *time.Duration) func(string) error {
 	return func(s string) (err error) {
 		if *to, err = time.ParseDuration(s); err != nil || *to < time.Second || *to > time.Hour {
 			return errors.New("want a time of 1s to 1h")
+		}
+		return nil
+	}
+}
+
+func maxConfNum(to **int) func(string) error {
+	return func(s string) error {
+		n, err := strconv.Atoi(s)
+		if s == "" {
+			return nil
+		}
+		if *to = &n; err != nil || n < 0 {
+			return errors.New("want a number, 0 for all configurations")
 		}
 		return nil
 	}
@@ -165,10 +201,24 @@ func parseConfig(command string, w world) (config, error) {
 			faults = append(faults, err)
 		}
 	}
+	if c.force && !c.removeBinary {
+		faults = append(faults, errors.New("--force says how to --remove-binary, which is missing"))
+	}
+	if c.keepBinary && c.removeBinary {
+		faults = append(faults, errors.New("--keep-binary and --remove-binary are opposites: give one of them"))
+	}
 	if command == "setup" && c.mode() == contract.ModeNone {
 		faults = append(faults, fmt.Errorf("--mode is missing (want %s or %s)", contract.ModeNAT, contract.ModeTProxy))
 	}
 	return c, errors.Join(faults...)
+}
+
+// packetGuard is the given choice, or the default.
+func (c config) packetGuard() contract.PacketGuard {
+	if g := strings.TrimSpace(c.settings["packet-guard"]); g != "" {
+		return contract.PacketGuard(g)
+	}
+	return contract.PacketGuardRequired
 }
 
 // mode is the given mode, or contract.ModeNone.

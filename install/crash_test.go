@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/install/disk"
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 )
 
 // TestKilled runs the installer again and again, killed before its first file
@@ -38,7 +39,7 @@ func TestKilled(t *testing.T) {
 					return n
 				}
 				n := fresh()
-				if out, err := n.command(tc.verb, "--once").CombinedOutput(); err != nil {
+				if out, err := n.command(tc.verb, once(tc.verb)...).CombinedOutput(); err != nil {
 					t.Fatalf("undisturbed: %v\n%s", err, out)
 				}
 				want := n.Files()
@@ -73,12 +74,12 @@ func (n *testNode) dies(verb string, at int, rival bool) (killed bool) {
 			_, err := n.Installer().Install(n.t.Context())
 			return err
 		}
-		_, err := n.Installer().Uninstall(n.t.Context(), false)
+		_, err := n.Installer().Uninstall(n.t.Context(), node.Remove)
 		return err
 	}
 	end := n.Observe()
 	defer end()
-	cmd := n.command(verb, "--once")
+	cmd := n.command(verb, once(verb)...)
 	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", envCrash, at))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -99,6 +100,14 @@ func (n *testNode) dies(verb string, at int, rival bool) (killed bool) {
 		must(n.t, next())
 	}
 	return killed
+}
+
+// once are the flags of a single run that does all there is.
+func once(verb string) []string {
+	if verb == "uninstall" {
+		return []string{"--once", "--remove-binary", "--force"}
+	}
+	return []string{"--once"}
 }
 
 // isLocked waits until an installer holds the node's lock, and returns false if

@@ -22,8 +22,8 @@ import (
 // calls it.
 var drifts = []struct{ change, names string }{
 	{"nft flush chain inet tproxy_cni spoofed", "the rule of chain spoofed that lets uid 7089 open the spoofed leg is missing"},
-	{"ip rule del pref 1 fwmark 0x1000/0x1000 lookup 29808", `ipv4 rule \"1: from all fwmark 0x1000/0x1000 lookup 29808\" is missing`},
-	{"ip -6 rule del pref 1 fwmark 0x1000/0x1000 lookup 29808", `ipv6 rule \"1: from all fwmark 0x1000/0x1000 lookup 29808\" is missing`},
+	{"ip rule del pref 0 fwmark 0x1000/0x1000 lookup 29808", `ipv4 rule \"0: from all fwmark 0x1000/0x1000 lookup 29808\" is missing`},
+	{"ip -6 rule del pref 0 fwmark 0x1000/0x1000 lookup 29808", `ipv6 rule \"0: from all fwmark 0x1000/0x1000 lookup 29808\" is missing`},
 	{"sysctl -qw net.ipv4.fwmark_reflect=0", "sysctl net.ipv4.fwmark_reflect is 0, not 1"},
 	{"nft flush ruleset", "table inet tproxy_cni is missing"},
 	{"nft insert rule inet tproxy_cni output accept", "rule 1 of chain output of table inet tproxy_cni is unexpected"},
@@ -77,7 +77,7 @@ func TestDrift(t *testing.T) {
 	nets := map[string]*lab.Net{contract.ModeNAT: wired(t), contract.ModeTProxy: wired(t)}
 	var running []client
 	for mode, n := range nets {
-		must(t, intercept.Apply(n.Pod.Path(), intercept.Default(contract.Mode(mode))))
+		must(t, intercept.Apply(n.Pod.Path(), usual(t, contract.Mode(mode))))
 		n.Pod.Start("socat", "TCP6-LISTEN:8080,fork,reuseaddr,ipv6only=0", "SYSTEM:echo $SOCAT_PEERADDR; exec cat").WaitListen(8080)
 		user := lab.User{UID: contract.ProxyUID, NoNewPrivs: true}
 		if mode == contract.ModeTProxy {
@@ -94,7 +94,7 @@ func TestDrift(t *testing.T) {
 		fakePod{name: "by-default", netns: nets[contract.ModeNAT].Pod.Path()},
 		fakePod{name: "asks", netns: nets[contract.ModeTProxy].Pod.Path(), annotations: map[string]string{contract.AnnotationPrefix + "mode": contract.ModeTProxy}},
 	)
-	s := newTestNode(t, "10-flannel.conflist").start("install", "--preflight=false",
+	s := newTestNode(t, "10-flannel.conflist").start("install", "--preflight=false", "--packet-guard", string(lab.PacketGuard(t)),
 		"--repair", "--repair-every", "1s", "--cri-socket", serveRuntime(t, fake))
 	s.want("/metrics", 200, `tproxy_install_pods{mode="nat",state="intercepted"} 1`, `tproxy_install_pods{mode="tproxy",state="intercepted"} 1`)
 
@@ -104,7 +104,7 @@ func TestDrift(t *testing.T) {
 		}
 		s.want("/metrics", 200, fmt.Sprintf(`tproxy_install_pods_repaired_total{kind="drifted",result="repaired"} %d`, 2*(i+1)))
 		for mode, n := range nets {
-			if err := intercept.Check(n.Pod.Path(), intercept.Default(contract.Mode(mode)), podAddresses); err != nil {
+			if err := intercept.Check(n.Pod.Path(), usual(t, contract.Mode(mode)), podAddresses); err != nil {
 				t.Errorf("%s: %s: %v", d.change, mode, err)
 			}
 		}

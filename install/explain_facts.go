@@ -25,6 +25,10 @@ func (c config) facts(ctx context.Context) (explain.Facts, error) {
 	if c.explain.name != "" {
 		return f, c.podFacts(ctx, &f, s)
 	}
+	if _, given := c.settings["packet-guard"]; !given {
+		// What the pod asks for is not known: the guard in force is shown, not judged.
+		s.Flags(map[string]string{"packet-guard": contract.PacketGuardBestEffort})
+	}
 	s.Flags(c.settings)
 	settle(&f, s, c.iface)
 	f.Source = "--mode " + c.mode()
@@ -72,9 +76,10 @@ func (c config) podFacts(ctx context.Context, f *explain.Facts, s *settings.Sett
 	f.Addrs, f.HostNetwork, f.Stack = box.Addrs, box.HostNetwork, box.Stack
 	entry := c.nodeFacts(ctx, f, s)
 	s.Annotations(pod.Annotations)
+	s.Namespace(pod.Namespace)
 	settle(f, s, pods.Interface)
 	f.ByDefault = !state.Annotated(pod.Annotations)
-	setSource(f, pod.Annotations)
+	setSource(f, s, pod.Annotations)
 	if f.HostNetwork {
 		f.NetNS = ownNetNS
 		return nil
@@ -97,10 +102,12 @@ func (c config) podFacts(ctx context.Context, f *explain.Facts, s *settings.Sett
 }
 
 // setSource says where the mode comes from.
-func setSource(f *explain.Facts, annotations map[string]string) {
+func setSource(f *explain.Facts, s *settings.Settings, annotations map[string]string) {
 	const key = contract.AnnotationPrefix + "mode"
 	if text, ok := annotations[key]; ok {
 		f.Source = "annotation mode=" + text
+	} else if s.Exempted() {
+		f.Source = "no annotation " + key + "; the namespace is exempt from the node's default mode " + string(s.DefaultMode())
 	} else if f.Asks() {
 		f.Source = "mode " + string(f.Config.Mode) + " by the node's default, no annotation"
 	} else {
@@ -113,7 +120,7 @@ func (c config) nodeFacts(ctx context.Context, f *explain.Facts, s *settings.Set
 	if c.confDir == "" {
 		return nil
 	}
-	sight := node.Look(ctx, c.confDir, c.binDir)
+	sight := node.Look(ctx, c.confDir, c.binDir, c.network)
 	f.Plugin = sight.Version
 	if sight.Entry == nil {
 		f.Entry.Looked = sight.List != ""
@@ -135,7 +142,7 @@ func asMade(f *explain.Facts, entry []byte, annotations map[string]string) error
 		entry = []byte("{}")
 	}
 	looker := state.Looker{Entry: entry}
-	made, ok, err := looker.Made(f.NetNS, annotations, f.Addrs)
+	made, ok, err := looker.Made(f.NetNS, f.Namespace, annotations, f.Addrs)
 	if !ok || err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ type fakeRuntime struct {
 	cri.UnimplementedRuntimeServiceServer
 	mu   sync.Mutex
 	pods []fakePod
+	info map[string]string // of Status
 
 	asked   map[string]int             // how often for a pod's status
 	onAsked func(name string, nth int) // called before the answer; may be nil
@@ -46,6 +47,10 @@ func (p fakePod) state() cri.PodSandboxState {
 		return cri.PodSandboxState_SANDBOX_NOTREADY
 	}
 	return cri.PodSandboxState_SANDBOX_READY
+}
+
+func (r *fakeRuntime) Status(context.Context, *cri.StatusRequest) (*cri.StatusResponse, error) {
+	return &cri.StatusResponse{Info: r.info}, nil
 }
 
 func (r *fakeRuntime) set(pods ...fakePod) {

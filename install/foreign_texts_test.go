@@ -84,9 +84,9 @@ func TestForeignTexts(t *testing.T) {
 					if verb == "install" {
 						o, err = target.Install(context.Background())
 					} else {
-						o, err = target.Uninstall(context.Background(), false)
+						o, err = target.Uninstall(context.Background(), node.Remove)
 					}
-					s := health.New(contract.ModeNAT)
+					s := health.New(contract.ModeNAT, contract.PacketGuardRequired)
 					var log bytes.Buffer
 					report(slog.New(slog.NewTextHandler(&log, nil)), s, o, "done", err)
 					shown(t, "log", log.String())

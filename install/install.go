@@ -24,11 +24,19 @@ func newNode(w world, c config) (*node.Node, error) {
 		return nil, err
 	}
 	n := &node.Node{
-		Disk: disk.Disk{Before: w.before}, ConfDir: c.confDir, MorePluginDirs: c.morePluginDirs,
+		Disk: disk.Disk{Before: w.before}, ConfDir: c.confDir, CacheDir: c.cacheDir, Network: c.network, MorePluginDirs: c.morePluginDirs,
 		Binary: node.Binary{Source: filepath.Join(dir, contract.PluginType), Dir: c.binDir},
 	}
 	n.Entry, err = settings.NewEntry(c.settings)
 	return n, err
+}
+
+// ofNetwork names the network behind its list's file, if it was asked for.
+func ofNetwork(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " of network " + printable.Word(name)
 }
 
 // install keeps the plugin on the node until ctx ends, and then leaves it there:
@@ -39,16 +47,21 @@ func install(ctx context.Context, log *slog.Logger, w world, c config) error {
 	if err != nil {
 		return err
 	}
-	s := health.New(c.mode())
+	s := health.New(c.mode(), c.packetGuard())
+	loads := several{flag: c.maxConfNum, socket: c.criSocket}
 	work := func(ctx context.Context) (node.Outcome, string, error) {
+		n.Several = loads.now(ctx)
 		o, err := n.Install(ctx)
-		return o, fmt.Sprintf("entry in %s, plugin %s in %s",
-			printable.Word(filepath.Join(c.confDir, o.List)), version.String(), n.BinaryPath()), err
+		return o, fmt.Sprintf("entry in %s%s, plugin %s in %s",
+			printable.Word(filepath.Join(c.confDir, o.List)), ofNetwork(c.network), version.String(), n.BinaryPath()), err
 	}
 	if c.once {
 		return attempt(ctx, log, s, work)
 	}
 	log.Info("starting", "version", version.String(), "entry", string(n.Entry), "conf_dir", c.confDir, "bin_dir", c.binDir)
+	if c.mode() != contract.ModeNone {
+		warnOfDefault(log, c.settings)
+	}
 	k := newKeeper(log, w, n, s, work)
 	tasks := []func(context.Context) error{
 		func(ctx context.Context) error { return s.Serve(ctx, log, c.listen) },
@@ -56,7 +69,7 @@ func install(ctx context.Context, log *slog.Logger, w world, c config) error {
 		k.run,
 	}
 	if c.preflight {
-		tasks = append(tasks, func(ctx context.Context) error { return checkKernel(ctx, log, s) })
+		tasks = append(tasks, func(ctx context.Context) error { return checkKernel(ctx, log, s, c.packetGuard()) })
 	}
 	if c.repair {
 		tasks = append(tasks, func(ctx context.Context) error {
@@ -71,4 +84,12 @@ func install(ctx context.Context, log *slog.Logger, w world, c config) error {
 	}
 	log.Info("shutting down; plugin left installed")
 	return nil
+}
+
+// warnOfDefault says what a default mode means for pods that know nothing of it.
+func warnOfDefault(log *slog.Logger, flags map[string]string) {
+	s := settings.New()
+	s.Flags(flags)
+	log.Warn("the default mode applies to every new pod without an annotation, outside the exempt namespaces: without the sidecar nobody can connect to it",
+		"mode", flags["mode"], "exempt_namespaces", s.Exempt())
 }

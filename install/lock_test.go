@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/tproxy-cni/tproxy-cni/install/disk"
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -60,7 +61,7 @@ func TestLockOfAnotherUser(t *testing.T) {
 		}
 	}
 	unlock()
-	if _, err := n.Installer().Uninstall(context.Background(), false); err != nil {
+	if _, err := n.Installer().Uninstall(context.Background(), node.Remove); err != nil {
 		t.Error(err)
 	}
 	if left := nodetest.Names(t, n.ConfDir); len(left) != 1 {

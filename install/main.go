@@ -33,7 +33,8 @@ var commands = []struct {
 	{"explain", "say what happens to a pod's connections, and what to do", explainPod},
 	{"status", "show this node and the pods on it that ask for interception", showStatus},
 	{"preflight", "print what this kernel lacks for each mode, as JSON", preflightChild},
-	{"inject", "add the sidecar to the pods in a file", injectFile},
+	{"inject", "add the sidecar to the pods in files, or bring it up to date", injectFiles},
+	{"uninject", "take the sidecar out of the pods in files", uninjectFiles},
 	{"version", "print the version", func(_ context.Context, _ *slog.Logger, w world, _ config) error {
 		_, err := fmt.Fprintln(w.stdout, "tproxy-install", version.String())
 		return err

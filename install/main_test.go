@@ -14,6 +14,7 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lacks"
 )
 
 // Environment variables that make the test binary tproxy-install.
@@ -21,6 +22,7 @@ const (
 	envRun   = "INSTALL_TEST_RUN"   // any value
 	envCrash = "INSTALL_TEST_CRASH" // the number of the file operation before which to die
 	envTimer = "INSTALL_TEST_TIMER" // the longest time between two attempts
+	envLacks = "INSTALL_TEST_LACKS" // what the kernel is to be taken to lack, as in package lacks
 	envStray = "INSTALL_TEST_STRAY" // any value: the main thread is in another network namespace
 )
 
@@ -34,6 +36,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(envRun) == "" {
 		os.Exit(m.Run())
 	}
+	lacks.Features = os.Getenv(envLacks)
 	if os.Getenv(envStray) != "" {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			panic(err)

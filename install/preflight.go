@@ -8,6 +8,7 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/install/health"
 	"github.com/tproxy-cni/tproxy-cni/install/preflight"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
@@ -18,7 +19,8 @@ func preflightChild(_ context.Context, _ *slog.Logger, w world, _ config) error 
 
 // checkKernel runs this program's command preflight and reports the verdicts.
 // What it finds keeps the installer from being ready, not from working.
-func checkKernel(ctx context.Context, log *slog.Logger, s *health.Status) error {
+func checkKernel(ctx context.Context, log *slog.Logger, s *health.Status, guard contract.PacketGuard) error {
+	required := guard == contract.PacketGuardRequired
 	path, _, err := self()
 	if err != nil {
 		return err
@@ -35,10 +37,13 @@ func checkKernel(ctx context.Context, log *slog.Logger, s *health.Status) error 
 		switch {
 		case v.Error != "":
 			log.Warn("preflight: cannot check this kernel for the mode", "mode", v.Mode, "err", v.Error)
-		case len(v.Missing) > 0:
-			log.Error("preflight: this kernel does not support the mode", "mode", v.Mode, "missing", strings.Join(v.Missing, ", "))
+		case len(v.Lacks(required)) > 0:
+			log.Error("preflight: this kernel does not support the mode", "mode", v.Mode, "missing", strings.Join(v.Lacks(required), ", "))
 		default:
 			log.Info("preflight: this kernel supports the mode", "mode", v.Mode)
+		}
+		if v.Guard != "" && v.Guard != contract.GuardNFT {
+			log.Warn("preflight: pods cannot have the whole packet guard, only one that is best-effort", "mode", v.Mode, "guard", v.Text)
 		}
 	}
 	return nil

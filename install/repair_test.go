@@ -81,6 +81,13 @@ func ask(conn net.Conn, text string) (string, error) {
 	return string(buf[:n]), err
 }
 
+// usual are the plugin's settings for a mode, on this kernel.
+func usual(t testing.TB, mode contract.Mode) intercept.Config {
+	c := intercept.Default(mode)
+	c.PacketGuard = lab.PacketGuard(t)
+	return c
+}
+
 // TestRepair: a pod that started before the plugin is intercepted from now on,
 // its connections go on, and others are left alone.
 func TestRepair(t *testing.T) {
@@ -88,7 +95,7 @@ func TestRepair(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			late, right, plain := wired(t), wired(t), wired(t)
 			annotations := map[string]string{contract.AnnotationPrefix + "mode": mode, "other/annotation": "x"}
-			must(t, intercept.Apply(right.Pod.Path(), intercept.Default(contract.Mode(mode))))
+			must(t, intercept.Apply(right.Pod.Path(), usual(t, contract.Mode(mode))))
 			answer(t, late.Pod, "application", 8080)
 			answer(t, late.Pod, "sidecar", contract.ProxyPort)
 
@@ -122,7 +129,7 @@ func TestRepair(t *testing.T) {
 				fakePod{name: "gone", netns: "/run/netns/not-there", annotations: annotations},
 			)
 			n := newTestNode(t, "10-flannel.conflist")
-			s := n.start("install", "--preflight=false", "--repair", "--repair-every", "1s", "--cri-socket", "unix://"+serveRuntime(t, fake))
+			s := n.start("install", "--preflight=false", "--packet-guard", string(lab.PacketGuard(t)), "--repair", "--repair-every", "1s", "--cri-socket", "unix://"+serveRuntime(t, fake))
 			s.want("/metrics", 200, `tproxy_install_pods_repaired_total{kind="came_first",result="repaired"} 1`,
 				`tproxy_install_pods_repaired_total{kind="invalid",result="failed"} 1`,
 				`tproxy_install_pods_repaired_total{kind="unknown",result="failed"} 1`,
@@ -137,7 +144,7 @@ func TestRepair(t *testing.T) {
 			}
 			wantAnswer(dial(lab.Pod4), "sidecar")
 			wantAnswer(dial(lab.Pod6), "sidecar")
-			must(t, intercept.Check(late.Pod.Path(), intercept.Default(contract.Mode(mode)), podAddresses))
+			must(t, intercept.Check(late.Pod.Path(), usual(t, contract.Mode(mode)), podAddresses))
 			if got := plain.Pod.Run("nft", "list", "ruleset"); got != "" {
 				t.Errorf("a pod that did not ask was programmed:\n%s", got)
 			}
@@ -181,7 +188,7 @@ func TestRepairAndTheRuntime(t *testing.T) {
 		switch {
 		case nth != 2: // the second is right before the repair
 		case name == "adding":
-			add = intercept.Apply(adding.Path(), intercept.Default(contract.ModeNAT))
+			add = intercept.Apply(adding.Path(), usual(t, contract.ModeNAT))
 		case name == "deleting":
 			fake.set(list[0], fakePod{name: "deleting", stopped: true}, list[2])
 		case name == "vanishing":
@@ -190,7 +197,7 @@ func TestRepairAndTheRuntime(t *testing.T) {
 		}
 	}
 	n := newTestNode(t, "10-flannel.conflist")
-	s := n.start("install", "--preflight=false", "--repair", "--repair-every", "1s", "--cri-socket", serveRuntime(t, fake))
+	s := n.start("install", "--preflight=false", "--packet-guard", string(lab.PacketGuard(t)), "--repair", "--repair-every", "1s", "--cri-socket", serveRuntime(t, fake))
 	s.want("/metrics", 200, `tproxy_install_pods{mode="nat",state="intercepted"} 1`)
 	must(t, add)
 	if got := deleting.Run("nft", "list", "ruleset"); got != "" {

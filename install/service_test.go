@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tproxy-cni/tproxy-cni/install/disk"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -160,6 +161,13 @@ func TestService(t *testing.T) {
 	n.WriteConf("10-flannel.conflist", string(flannel))
 	n.wantPlugins(ours...)
 
+	lab.Eventually(t, "the end of the attempt", func() error {
+		if _, err := os.Lstat(filepath.Join(n.ConfDir, disk.LockName)); err == nil {
+			return errors.New("it still has the lock")
+		}
+		return nil
+	})
+
 	// A restart, an upgrade, a reboot.
 	before := [2]map[string]string{nodetest.Tree(t, n.ConfDir), nodetest.Tree(t, n.BinDir)}
 	s.stop()
@@ -167,22 +175,21 @@ func TestService(t *testing.T) {
 		t.Errorf("SIGTERM changed the node:\n%s", diff)
 	}
 
-	u := n.start("uninstall")
-	u.want("/readyz", 200, "uninstalled")
+	u := n.start("uninstall", "--cni-cache-dir", t.TempDir())
+	u.want("/readyz", 200, "uninstalled: no configuration names the plugin", binary+" stays, and no cached configuration names it; uninstall --remove-binary takes it out")
 	n.wantPlugins(base...)
-	if left := n.Programs(); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
+	must(t, n.CheckProgram())
 	// An old installer, just before its end, installs once more.
 	_, err = n.Installer().Install(t.Context())
 	must(t, err)
 	n.wantPlugins(base...)
-	lab.Eventually(t, "binary gone", func() error {
-		if left := n.Programs(); len(left) > 0 {
-			return fmt.Errorf("left: %d files", len(left))
-		}
-		return nil
-	})
+	u.stop()
+	n.Started()
+	u = n.start("uninstall", "--cni-cache-dir", t.TempDir(), "--remove-binary")
+	u.want("/readyz", 200, "uninstalled, nothing is left")
+	if left := n.Programs(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
 	u.stop()
 }
 

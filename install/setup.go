@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 	"github.com/tproxy-cni/tproxy-cni/internal/settings"
@@ -38,11 +39,15 @@ func setup(_ context.Context, log *slog.Logger, _ world, c config) error {
 	if err := checkWritable(wrong); err != nil {
 		return err
 	}
-	if err := intercept.Apply(ownNetNS, conf); err != nil {
+	guard, err := intercept.ApplyGuarded(ownNetNS, conf)
+	if err != nil {
 		return err
 	}
 	log.Info("programmed", "mode", conf.Mode, "interface", conf.Interface,
 		"proxy_port", conf.ProxyPort, "admin_port", conf.AdminPort, "proxy_uid", conf.ProxyUID)
+	if guard.Guard != contract.GuardNFT {
+		log.Warn(printable.Line(guard.String()))
+	}
 	others, err := intercept.Others(ownNetNS, conf)
 	if err != nil {
 		log.Warn("cannot look for other interceptors", "err", printable.Line(err.Error()))

@@ -11,6 +11,7 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
+	"github.com/tproxy-cni/tproxy-cni/internal/lacks"
 )
 
 // wired is a pod with both addresses and a client.
@@ -76,12 +77,15 @@ func TestSetup(t *testing.T) {
 				}
 				if tc.front != nil && mode == contract.ModeNAT {
 					// It works without these, and leaves them as they are.
-					for _, name := range []string{"close_wait", "last_ack", "fin_wait"} {
-						key := "net.netfilter.nf_conntrack_tcp_timeout_" + name
-						if now := strings.TrimSpace(pod.Run("sysctl", "-n", key)); now == "300" {
+					const timeout = "net.netfilter.nf_conntrack_tcp_timeout_"
+					for key, on := range map[string]string{
+						timeout + "close_wait": "300", timeout + "last_ack": "300", timeout + "fin_wait": "300",
+						"net.ipv4.tcp_early_demux": "0",
+					} {
+						if now := strings.TrimSpace(pod.Run("sysctl", "-n", key)); now == on {
 							t.Errorf("%s is %s although /proc/sys is read-only", key, now)
 						}
-						pod.Sysctl(key, "300")
+						pod.Sysctl(key, on)
 					}
 				}
 				c := intercept.Default(contract.Mode(mode))
@@ -94,5 +98,33 @@ func TestSetup(t *testing.T) {
 				must(t, intercept.Check(pod.Path(), c, podAddresses))
 			})
 		}
+	}
+}
+
+// TestSetupGuard: setup says which packet guard the pod has where that is not the whole
+// one, and fails where that is required.
+func TestSetupGuard(t *testing.T) {
+	for name, tc := range map[string]struct {
+		guard, lacks string
+		want         string // empty if it says nothing of a guard
+		fails        bool
+	}{
+		"required": {contract.PacketGuardRequired, lacks.Egress, "packet guard: this kernel lacks the " + intercept.EgressHook, true},
+		"tc":       {contract.PacketGuardBestEffort, lacks.Egress, "packet guard tc, a filter in place of the " + intercept.EgressHook, false},
+		"none":     {contract.PacketGuardBestEffort, lacks.Egress + "," + lacks.TC, "packet guard none, in place of the " + intercept.EgressHook, false},
+		"whole":    {contract.PacketGuardBestEffort, "", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := wired(t).Pod
+			if tc.lacks == "" {
+				lab.NeedKernel(t, lab.EgressHook)
+			}
+			cmd := exec.Command(newTestNode(t).program(), "setup", "--mode", contract.ModeNAT, "--packet-guard", tc.guard)
+			cmd.Env = append(os.Environ(), envRun+"=1", envLacks+"="+tc.lacks)
+			out, err := pod.TryCmd(cmd)
+			if (err != nil) != tc.fails || !strings.Contains(out, tc.want) || tc.want == "" && strings.Contains(out, "packet guard") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }

@@ -31,7 +31,7 @@ func showStatus(ctx context.Context, _ *slog.Logger, w world, c config) error {
 	if unix.Uname(&uname) == nil {
 		f.Kernel = unix.ByteSliceToString(uname.Release[:])
 	}
-	f.Sight = node.Look(ctx, c.confDir, c.binDir)
+	f.Sight = node.Look(ctx, c.confDir, c.binDir, c.network)
 	if path, _, err := self(); err != nil {
 		f.KernelErr = err
 	} else {
@@ -91,6 +91,9 @@ func findPods(ctx context.Context, socket string, entry []byte) ([]overview.Pod,
 		if one.Finding.State == state.Intercepted {
 			// Without these less is known of the pod, and it is no fault.
 			one.Containers, _ = runtime.Containers(ctx, p.ID)
+			if guard, err := intercept.Guard(one.Finding.Path, one.Finding.Config.Interface); err == nil {
+				one.Guard = guard
+			}
 			if counts, err := intercept.Counters(one.Finding.Path); err == nil {
 				if n, ok := counts["redirected"]; ok {
 					one.Redirected = &n

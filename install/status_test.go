@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,6 +108,34 @@ func TestStatusWithoutRuntime(t *testing.T) {
 	for _, args := range [][]string{{"--cri-socket", "relative"}, {"x"}, {"--jsn"}} {
 		if out, stderr, exit := n.shownBy(args...); exit != 2 || out != "" || stderr == "" {
 			t.Errorf("%q: exit status %d\n%s%s", args, exit, out, stderr)
+		}
+	}
+}
+
+// TestPlacesOfPlatforms: status looks where docs/PLATFORMS.md says that a platform has
+// its directories and its socket, at the usual places last.
+func TestPlacesOfPlatforms(t *testing.T) {
+	page, err := os.ReadFile("../docs/PLATFORMS.md")
+	must(t, err)
+	found := 0
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 9 || !strings.Contains(cells[3], "`/") {
+			continue
+		}
+		found++
+		for i, list := range map[int][]string{3: confDirs, 4: binDirs, 5: sockets} {
+			if place := strings.Trim(cells[i], " `"); !slices.Contains(list, place) {
+				t.Errorf("%s: status does not look at %s", strings.TrimSpace(cells[1]), place)
+			}
+		}
+	}
+	if found < 13 {
+		t.Errorf("only %d platforms", found)
+	}
+	for list, usual := range map[*[]string]string{&confDirs: "/etc/cni/net.d", &binDirs: "/opt/cni/bin", &sockets: "/run/containerd/containerd.sock"} {
+		if last := (*list)[len(*list)-1]; last != usual {
+			t.Errorf("the last is %s, want %s", last, usual)
 		}
 	}
 }

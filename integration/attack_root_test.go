@@ -143,6 +143,9 @@ var rootAttacks = []attack{
 	}, limit: "an AF_XDP socket gives its frames to the driver, past every hook of the pod"},
 }
 
+// forgedMAC is the hardware address of frames that an attack writes itself.
+var forgedMAC = []byte{2, 0, 0, 0xba, 0xd0, 1}
+
 // own is a packet from the pod's own address.
 func (a aim) own(proto byte, rest []byte) []byte {
 	a.src = a.Own
@@ -274,8 +277,7 @@ func (a aim) frame(tags []uint16, packet []byte, steps ...step) error {
 }
 
 func (a aim) ethernet(kind uint16, packet []byte) []byte {
-	own := []byte{2, 0, 0, 0xba, 0xd0, 1}
-	return slices.Concat(a.MAC, own, binary.BigEndian.AppendUint16(nil, kind), packet)
+	return slices.Concat(a.MAC, forgedMAC, binary.BigEndian.AppendUint16(nil, kind), packet)
 }
 
 func (a aim) toNode(kind int, frame []byte) step {
@@ -288,8 +290,7 @@ func (a aim) toNode(kind int, frame []byte) step {
 
 // arp claims the foreign address.
 func (a aim) arp() []byte {
-	own := []byte{2, 0, 0, 0xba, 0xd0, 1}
-	return slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 1}, own, a.src.AsSlice(), make([]byte, 6), a.Dst.AsSlice())
+	return slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 1}, forgedMAC, a.src.AsSlice(), make([]byte, 6), a.Dst.AsSlice())
 }
 
 func swap16(v uint16) uint16 { return v<<8 | v>>8 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
@@ -26,6 +27,8 @@ type attack struct {
 
 	// limit is why the rules do not stop it; empty if they do.
 	limit string
+
+	needs *lab.Feature // a protocol that some kernels lack; nil if none does
 }
 
 // kind is the kind of source address. Each attack has an address of its own, so that a
@@ -99,7 +102,7 @@ func attackMain(args []string) {
 			a.src = att.source(i, a.Own)
 			verdict := "sent"
 			switch err := att.run(a); {
-			case errors.Is(err, errors.ErrUnsupported):
+			case errors.Is(err, errors.ErrUnsupported), att.needs != nil && errors.Is(err, unix.EPROTONOSUPPORT):
 				continue
 			case err != nil:
 				verdict = err.Error()

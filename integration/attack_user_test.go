@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 )
 
 // payload is what attacks send where the contents do not matter: no zeros, and no
@@ -29,7 +31,7 @@ var userAttacks = []attack{
 	{name: "fast open", from: foreign, run: func(a aim) error {
 		return a.tcp(a.bind(), a.sendFlags(a.Dst, discard, payload, unix.MSG_FASTOPEN))
 	}},
-	{name: "mptcp", from: foreign, run: func(a aim) error {
+	{name: "mptcp", from: foreign, needs: &lab.MPTCP, run: func(a aim) error {
 		return on(a.domain(), unix.SOCK_STREAM, unix.IPPROTO_MPTCP, a.bind(), a.connect(a.Dst, discard))
 	}},
 	{name: "accepted socket", from: foreign, run: func(a aim) error {
@@ -56,7 +58,7 @@ var userAttacks = []attack{
 			return unix.Sendmsg(fd, payload, a.pktinfo(), a.sockaddr(a.Dst, discard), 0)
 		}})
 	}},
-	{name: "udp lite", from: foreign, run: func(a aim) error {
+	{name: "udp lite", from: foreign, needs: &lab.UDPLite, run: func(a aim) error {
 		return on(a.domain(), unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE, a.bind(), a.send(a.Dst, discard, payload))
 	}},
 	{name: "ping socket", from: foreign, run: func(a aim) error {
@@ -100,7 +102,7 @@ var loAttacks = []attack{
 	{name: "fast open", from: foreign, run: func(a aim) error {
 		return a.tcp(a.bind(), a.sendFlags(a.Own, webPort, payload, unix.MSG_FASTOPEN))
 	}},
-	{name: "mptcp", from: foreign, run: func(a aim) error {
+	{name: "mptcp", from: foreign, needs: &lab.MPTCP, run: func(a aim) error {
 		return on(a.domain(), unix.SOCK_STREAM, unix.IPPROTO_MPTCP, a.bind(), a.connect(a.Own, webPort))
 	}},
 	{name: "accepted socket", from: foreign, run: func(a aim) error {

@@ -81,10 +81,15 @@ func (c *capture) read(fd int, done <-chan struct{}) {
 
 // with returns the first frame that contains the bytes.
 func (c *capture) with(part []byte) []byte {
+	return c.first(func(frame []byte) bool { return bytes.Contains(frame, part) })
+}
+
+// first returns the first frame that is meant, nil if none is.
+func (c *capture) first(meant func(frame []byte) bool) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, f := range c.frames {
-		if bytes.Contains(f, part) {
+		if meant(f) {
 			return f
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 // TestCNI runs ADD, CHECK and DEL in every chain, mode and set of families.
 func TestCNI(t *testing.T) {
-	versions := []string{"0.4.0", "1.0.0", "1.1.0"}
+	versions := []string{"0.3.0", "0.4.0", "1.0.0", "1.1.0", "0.3.1"}
 	n := 0
 	for _, chain := range []string{"ptp", "bridge"} {
 		for _, families := range []string{"46", "4", "6"} {
@@ -37,17 +37,32 @@ func TestCNI(t *testing.T) {
 func (p *pod) life(t *testing.T) {
 	p.nginx(t)
 	p.inFamilies(t, p.wantExact)
-	for _, verb := range []string{"check", "status"} {
-		p.mustCNI(verb)
-	}
-	p.Pod.Run("nft", "delete", "table", "inet", contract.Table)
-	if out, err := p.cni("check"); err == nil || !strings.Contains(out, "table inet "+contract.Table+" is missing") {
-		t.Errorf("check without the table: %v, %q", err, out)
-	}
+	p.mustCNI("status")
+	p.wantCheckFails(t)
 	p.mustCNI("del")
 	p.mustCNI("del")
 	if out := p.Pod.Run("nft", "list", "ruleset"); out != "" {
 		t.Errorf("after del: %s", out)
+	}
+}
+
+// wantCheckFails: CHECK finds nothing, then a missing table. 0.3.0 and 0.3.1 have no CHECK:
+// neither a runtime nor we answer it.
+func (p *pod) wantCheckFails(t *testing.T) {
+	t.Helper()
+	if strings.HasPrefix(p.version, "0.3.") {
+		if out, err := p.cni("check"); err == nil || !strings.Contains(out, "does not support the CHECK command") {
+			t.Errorf("check: %v, %q", err, out)
+		}
+		if out, err := p.try(t, p.plugin, "CHECK"); err == nil || !strings.Contains(out, "does not allow CHECK") {
+			t.Errorf("CHECK: %v, %q", err, out)
+		}
+		return
+	}
+	p.mustCNI("check")
+	p.Pod.Run("nft", "delete", "table", "inet", contract.Table)
+	if out, err := p.cni("check"); err == nil || !strings.Contains(out, "table inet "+contract.Table+" is missing") {
+		t.Errorf("check without the table: %v, %q", err, out)
 	}
 }
 
@@ -74,7 +89,7 @@ func TestDelWithoutNamespace(t *testing.T) {
 // TestTakenOut: our ADD and DEL leave a pod as the plugins before us made it, and pass
 // on prevResult.
 func TestTakenOut(t *testing.T) {
-	for version, mode := range map[string]string{"0.4.0": contract.ModeTProxy, "1.0.0": contract.ModeNAT, "1.1.0": contract.ModeTProxy} {
+	for version, mode := range map[string]string{"0.3.0": contract.ModeNAT, "0.4.0": contract.ModeTProxy, "1.0.0": contract.ModeNAT, "1.1.0": contract.ModeTProxy} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			p := prepare(t, setup{version: version, bare: true})
@@ -88,7 +103,9 @@ func TestTakenOut(t *testing.T) {
 					t.Errorf("result: %s", diff)
 				}
 			}
-			p.ours(t, "CHECK")
+			if version != "0.3.0" { // which has no CHECK
+				p.ours(t, "CHECK")
+			}
 			if cmp.Equal(before, p.snapshot(t)) {
 				t.Error("ADD changed nothing")
 			}
@@ -149,6 +166,56 @@ func TestNodeDefault(t *testing.T) {
 	}
 }
 
+// TestExemptNamespaces: the node's default takes nothing from a pod of an exempt
+// namespace, which has no sidecar, as the cluster's DNS server; elsewhere it applies.
+func TestExemptNamespaces(t *testing.T) {
+	for name, tt := range map[string]struct {
+		namespace, mode string
+		exempt          []string // in the entry; nil for the default
+		want            string   // mode
+	}{
+		"reserved":           {"kube-system", "", nil, ""},
+		"reserved elsewhere": {"openshift-dns", "", nil, ""},
+		"named":              {"calico-system", "", []string{"calico-*", "gmp-system"}, ""},
+		"its annotation":     {"kube-system", contract.ModeNAT, nil, contract.ModeNAT},
+		"others":             {"demo", "", nil, contract.ModeTProxy},
+		"nothing is exempt":  {"kube-system", "", []string{}, contract.ModeTProxy},
+		"no Kubernetes":      {"", "", nil, contract.ModeTProxy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			entry := map[string]any{"mode": contract.ModeTProxy}
+			if tt.exempt != nil {
+				entry["exemptNamespaces"] = tt.exempt
+			}
+			s := setup{entry: entry, mode: tt.mode}
+			if tt.namespace != "" {
+				s.args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=" + tt.namespace + ";K8S_POD_NAME=web-1;K8S_POD_INFRA_CONTAINER_ID=x"
+			}
+			p := prepare(t, s)
+			p.add()
+			p.nginx(t)
+			if tt.want == "" {
+				p.mode = contract.ModeNAT // as a mode that promises the port
+				p.inFamilies(t, p.wantExact)
+				if out := p.Pod.Run("nft", "list", "ruleset"); out != "" {
+					t.Errorf("it is programmed: %s", out)
+				}
+				return
+			}
+			p.inFamilies(t, func(t *testing.T, f family) {
+				if conn, err := p.Client.Dial("tcp", f.client, addr(f.pod, webPort)); err == nil {
+					conn.Close()
+					t.Error("without a sidecar it is reached")
+				}
+			})
+			p.mode = tt.want
+			p.start()
+			p.inFamilies(t, p.wantExact)
+		})
+	}
+}
+
 // TestBadAnnotations: one error names every fault, and the pod is not changed.
 func TestBadAnnotations(t *testing.T) {
 	t.Parallel()
@@ -186,19 +253,21 @@ func TestDrift(t *testing.T) {
 			{"nft flush chain inet tproxy_cni spoofed", "the rule of chain spoofed that lets uid 7089 open the spoofed leg is missing"},
 			{"nft insert rule inet tproxy_cni output accept", "rule 1 of chain output of table inet tproxy_cni is unexpected"},
 			{"nft add element inet tproxy_cni own4 { 203.0.113.9 }", "holds 203.0.113.9"},
-			{"ip rule del pref 2", `ipv4 rule "2: from all lookup local suppress_prefixlength 0" is missing`},
+			{"ip rule del pref 0 lookup local suppress_prefixlength 0", `ipv4 rule "0: from all lookup local suppress_prefixlength 0" is missing`},
 			{"ip rule add pref 0 lookup local", `ipv4 rule "0: from all lookup local" is there`},
-			{"ip -6 rule del pref 1 fwmark 0x1000/0x1000 unreachable", `ipv6 rule "1: from all fwmark 0x1000/0x1000 unreachable" is missing`},
+			{"ip -6 rule del pref 0 fwmark 0x1000/0x1000 unreachable", `ipv6 rule "0: from all fwmark 0x1000/0x1000 unreachable" is missing`},
+			{"ip -6 rule del pref 0 uidrange 7089-7089", `ipv6 rule "0: from all uidrange 7089-7089 lookup main suppress_ifgroup default" is missing`},
+			{"ip link set dev eth0 group default", "interface eth0 is in group default, not 29808"},
 			{"ip route del local default dev lo table local", `ipv4 route "local default dev lo table 255" is missing`},
 			{"ip -6 route del local default dev lo table 29808", `ipv6 route "local default dev lo table 29808" is missing`},
 			{"sysctl -qw net.ipv4.tcp_fwmark_accept=0", "sysctl net.ipv4.tcp_fwmark_accept is 0"},
 		} {
 			p.Pod.Run(strings.Fields(drift.change)...)
-			if out, err := p.cni("check"); err == nil || !strings.Contains(strings.ReplaceAll(out, `\"`, `"`), drift.names) {
-				t.Errorf("%s: check says %q", drift.change, out)
+			if out, err := p.try(t, p.plugin, "CHECK"); err == nil || !strings.Contains(strings.ReplaceAll(out, `\"`, `"`), drift.names) {
+				t.Errorf("%s: CHECK says %q", drift.change, out)
 			}
 			p.ours(t, "ADD")
-			if out, err := p.cni("check"); err != nil {
+			if out, err := p.try(t, p.plugin, "CHECK"); err != nil {
 				t.Errorf("%s: not repaired: %s", drift.change, out)
 			}
 		}
@@ -211,6 +280,16 @@ func TestDrift(t *testing.T) {
 // chain, and returns its answer.
 func (p *pod) ours(t *testing.T, verb string) string {
 	t.Helper()
+	out, err := p.try(t, p.plugin, verb)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", verb, err, out)
+	}
+	return out
+}
+
+// try runs a release's plugin alone; its output has its error, too.
+func (p *pod) try(t *testing.T, r release, verb string) (string, error) {
+	t.Helper()
 	conf := p.ourEntry()
 	conf["cniVersion"], conf["name"] = p.version, p.Pod.Name()
 	conf["prevResult"] = json.RawMessage(p.result)
@@ -219,17 +298,13 @@ func (p *pod) ours(t *testing.T, verb string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin(t, "tproxy-cni"))
+	cmd := exec.Command(r.bin(t, "tproxy-cni"))
 	cmd.Stdin = bytes.NewReader(text)
 	cmd.Env = []string{
 		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + p.Pod.Name(), "CNI_NETNS=" + p.Pod.Path(),
 		"CNI_IFNAME=eth0", "CNI_PATH=" + filepath.Dir(cmd.Path),
 	}
-	out, err := p.Node.TryCmd(cmd)
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", verb, err, out)
-	}
-	return out
+	return p.Node.TryCmd(cmd)
 }
 
 func object(t *testing.T, text string) (o map[string]any) {

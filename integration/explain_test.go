@@ -38,7 +38,17 @@ type explained struct {
 // that of the exit status.
 func (p *pod) explain(t *testing.T, args ...string) explained {
 	t.Helper()
-	return p.explainAs(t, append([]string{"--netns", p.Pod.Path(), "--mode", p.mode}, args...)...)
+	return p.explainAs(t, append(append([]string{"--netns", p.Pod.Path()}, p.asked(t)...), args...)...)
+}
+
+// asked is what the pod asks for, as flags.
+func (p *pod) asked(t *testing.T) []string {
+	t.Helper()
+	asked := []string{"--mode", p.mode}
+	if !lab.Has(t, lab.EgressHook) {
+		asked = append(asked, "--packet-guard", string(contract.PacketGuardBestEffort))
+	}
+	return asked
 }
 
 // explainAs is explain for a pod that the arguments name.
@@ -104,7 +114,7 @@ func TestExplain(t *testing.T) {
 			spoil            func(*testing.T)
 		}{
 			{"a rule is gone", "drifted", "chain spoofed", nil, func(*testing.T) { p.Pod.Run("nft", "flush chain inet tproxy_cni spoofed") }},
-			{"a routing rule is gone", "drifted", "", nil, func(*testing.T) { p.Pod.Run("ip", "rule", "del", "priority", "1", "lookup", "29808") }},
+			{"a routing rule is gone", "drifted", "", nil, func(*testing.T) { p.Pod.Run("ip", "rule", "del", "priority", "0", "lookup", "29808") }},
 			{"a sysctl is off", "drifted", "fwmark_reflect", nil, func(*testing.T) { p.Pod.Sysctl("net.ipv4.fwmark_reflect", "0") }},
 			{"no table", "not_programmed", "directly", nil, func(*testing.T) { p.Pod.Run("nft", "flush ruleset") }},
 			{"an excluded port", "exempt_port", "port 8080 is excluded", []string{"--exclude-inbound-ports", "8080"}, func(*testing.T) {
@@ -203,7 +213,11 @@ func TestExplainLeavesNothing(t *testing.T) {
 		ruleset := func() string { return counts.ReplaceAllString(p.Pod.Run("nft", "list", "ruleset"), "") }
 		before := ruleset()
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
-			watch := p.Node.Start(bin(t, "tproxy-install"), "explain", "--netns", p.Pod.Path(), "--mode", p.mode, "--watch")
+			if sig == syscall.SIGKILL && !lab.Has(t, lab.TableOwner) {
+				t.Run("killed", func(t *testing.T) { lab.NeedKernel(t, lab.TableOwner) })
+				continue
+			}
+			watch := p.Node.Start(append([]string{bin(t, "tproxy-install"), "explain", "--netns", p.Pod.Path(), "--watch"}, p.asked(t)...)...)
 			lab.Eventually(t, "its table", func() error {
 				// A client who opens thousands of connections is followed in samples.
 				const mark = "limit rate 20/second burst 20 packets meta nftrace set 1"
@@ -213,7 +227,7 @@ func TestExplainLeavesNothing(t *testing.T) {
 				return nil
 			})
 			p.mustCNI("check")
-			p.Pod.Run(bin(t, "tproxy-install"), "setup", "--mode", p.mode) // all rules are new, under other names of the kernel
+			p.Pod.Run(append([]string{bin(t, "tproxy-install"), "setup"}, p.asked(t)...)...) // all rules are new, under other names of the kernel
 			p.inFamilies(t, func(t *testing.T, f family) {
 				conn := p.dial(t, f, 8080)
 				watch.WaitLog("story     " + conn.LocalAddr().String())

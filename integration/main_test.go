@@ -69,6 +69,42 @@ var build = sync.OnceValues(func() (string, error) {
 	return dir, programs.Build(context.Background(), "..", dir)
 })
 
+// previous builds the programs of the release before, unless [lab.Previous] has them, and
+// returns a directory of them that every user can read.
+var previous = sync.OnceValues(func() (string, error) {
+	if dir := lab.Previous(); dir != "" {
+		return dir, nil
+	}
+	kept, err := programs.Previous().Build(context.Background(), "..")
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(work, "previous")
+	return dir, os.CopyFS(dir, os.DirFS(kept))
+})
+
+// lacking builds the plugins of programs.Lacking, as build does, and returns the
+// directory of one.
+func lacking(t *testing.T, features string) string {
+	t.Helper()
+	dir, err := build()
+	if err == nil {
+		err = buildLacking()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return programs.LackingDir(dir, features)
+}
+
+var buildLacking = sync.OnceValue(func() error {
+	dir, err := build()
+	if err != nil || lab.Programs() != "" {
+		return err
+	}
+	return programs.BuildLacking(context.Background(), "..", dir)
+})
+
 // bin is the path of a program under test.
 func bin(t *testing.T, name string) string {
 	t.Helper()

@@ -30,8 +30,12 @@ func TestMetrics(t *testing.T) {
 		p.start("--log-format", "json", "--log-level", "debug") // also what says little
 		p.nginx(t)
 		first := p.scrape(t)
+		guard := "packet_guard{" + string(p.guard(t)) + "}"
+		if first[guard] != 1 {
+			t.Errorf("at the start %s is %g", guard, first[guard])
+		}
 		for key, v := range first {
-			if counted(key) && v != 0 && !strings.HasPrefix(key, "build_info") && key != "ready" && key != "connections_limit" {
+			if counted(key) && v != 0 && !strings.HasPrefix(key, "build_info") && key != "ready" && key != "connections_limit" && key != guard {
 				t.Errorf("at the start %s is %g", key, v)
 			}
 		}

@@ -46,6 +46,16 @@ func TestSecondInterface(t *testing.T) {
 	})
 }
 
+// TestHostUsersFalse: a pod with a user namespace of its own is intercepted like any other.
+func TestHostUsersFalse(t *testing.T) {
+	inModes(t, setup{ownUsers: true}, func(t *testing.T, p *pod) {
+		p.nginx(t)
+		p.wantStable(t)
+		p.mustCNI("del")
+		p.wantKernelRules(t)
+	})
+}
+
 // TestForwarded: what the pod forwards for another namespace, as docker in
 // docker does, is not intercepted, with and without NAT.
 func TestForwarded(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,11 +27,18 @@ type setup struct {
 	mode        string            // the pod's mode annotation; none if empty
 	annotations map[string]string // further ones, without the prefix
 	entry       map[string]any    // settings in our conflist entry
+	args        string            // CNI_ARGS
 	chain       string            // the interface plugin: ptp if empty, or bridge
+	before      []any             // plugins between that and ours
+	after       []any             // plugins behind ours
 	version     string            // cniVersion: 1.1.0 if empty
 	families    string            // 46 if empty, or 4, or 6
 	bare        bool              // no sidecar is started
 	files       int               // the sidecar's limit of open files; ours if 0
+	plugin      release           // whose plugin attaches it: the one under test if zero
+	proxy       release           // whose sidecar it has: the same
+	ownUsers    bool              // the pod has a user namespace of its own: hostUsers: false
+	lacks       string            // features that the plugin takes the kernel to lack; see package lacks
 }
 
 // pod is a pod attached by cnitool, behind its sidecar.
@@ -63,12 +72,20 @@ func prepare(t *testing.T, s setup) *pod {
 		s.families = "46"
 	}
 	p := &pod{setup: s, t: t}
-	list := lab.Conflist{Version: s.version, Link: s.chain, Chained: []any{p.ourEntry()}}
+	list := lab.Conflist{Version: s.version, Link: s.chain, Chained: slices.Concat(s.before, []any{p.ourEntry()}, s.after)}
 	for _, f := range p.fams() {
 		list.Subnets = append(list.Subnets, f.podNet)
 	}
-	p.cnitool = lab.NewCNI(t, list, filepath.Dir(bin(t, "cnitool")))
+	dirs := []string{p.plugin.dir(t), filepath.Dir(bin(t, "cnitool"))}
+	if s.lacks != "" {
+		dirs = append([]string{lacking(t, s.lacks)}, dirs...)
+	}
+	p.cnitool = lab.NewCNI(t, list, dirs...)
 	p.Net = lab.NewNet(t)
+	if s.ownUsers {
+		p.Pod.Remove()
+		p.Pod = lab.NewInUserNS(t, "pod")
+	}
 	return p
 }
 
@@ -77,6 +94,9 @@ func (p *pod) ourEntry() map[string]any {
 	ours := map[string]any{
 		"type":         contract.PluginType,
 		"capabilities": map[string]bool{contract.AnnotationsCapability: true},
+	}
+	if g := lab.PacketGuard(p.t); g != contract.PacketGuardRequired {
+		ours["packetGuard"] = g
 	}
 	for k, v := range p.entry {
 		ours[k] = v
@@ -101,6 +121,7 @@ func (p *pod) attachment() lab.Attachment {
 	return lab.Attachment{
 		CNI: p.cnitool, Node: p.Node, Pod: p.Pod,
 		Capabilities: map[string]any{contract.AnnotationsCapability: p.podAnnotations()},
+		Args:         p.args,
 	}
 }
 
@@ -112,11 +133,17 @@ func (p *pod) mustCNI(verb string) string {
 	return p.attachment().Run(verb)
 }
 
+// jsonObject is the result among what plugins of the chain log.
+var jsonObject = regexp.MustCompile(`(?ms)^\{$.*^\}$`)
+
 // add attaches the pod. At the end of the test it goes with its namespace, without a
 // DEL: that starts four programs, a quarter of what a pod costs.
 func (p *pod) add() {
 	p.t.Helper()
-	p.result = p.mustCNI("add")
+	out := p.mustCNI("add")
+	if p.result = jsonObject.FindString(out); p.result == "" {
+		p.t.Fatalf("add: no result in %s", out)
+	}
 	p.t.Cleanup(func() {
 		if p.t.Failed() {
 			out, _ := p.Pod.Try("nft", "list", "ruleset")
@@ -133,7 +160,7 @@ func (p *pod) start(args ...string) {
 	if p.mode == contract.ModeTProxy {
 		user.Caps = []string{"net_raw"}
 	}
-	args = append([]string{bin(p.t, "tproxy-proxy"), "--mode", p.mode}, args...)
+	args = append([]string{p.proxy.bin(p.t, "tproxy-proxy"), "--mode", p.mode}, args...)
 	if p.files > 0 {
 		args = append([]string{"prlimit", fmt.Sprintf("--nofile=%[1]d:%[1]d", p.files)}, args...)
 	}

@@ -75,6 +75,7 @@ const mptcpOption = 30
 // TestMPTCP: a client that offers MPTCP and an application that would accept it fall back
 // to TCP.
 func TestMPTCP(t *testing.T) {
+	lab.NeedKernel(t, lab.MPTCP)
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		p.nginx(t)
 		wire := newCapture(t, p.Node, "client0")

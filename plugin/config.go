@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
+	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 	"github.com/tproxy-cni/tproxy-cni/internal/settings"
 )
 
@@ -22,6 +24,7 @@ type request struct {
 	config intercept.Config // its mode is contract.ModeNone for a pod that is left alone
 	result []byte           // prevResult, to pass on
 	addrs  []netip.Addr     // the pod's, as prevResult has them
+	note   string           // what ADD says of the node's default
 }
 
 // parse reads a verb's input. Its error is a *types.Error, whose code says whose
@@ -45,27 +48,58 @@ func parse(args *skel.CmdArgs) (r request, err error) {
 				fmt.Sprintf("read annotations from runtimeConfig %q: %v", contract.AnnotationsCapability, err), "")
 		}
 	}
-	r.config, err = configure(args, annotations, r.addrs)
+	r.config, r.note, err = configure(args, annotations, r.addrs)
 	return r, err
+}
+
+// pod is the pod's namespace and name, which Kubernetes' runtimes put into CNI_ARGS;
+// empty where they are not there.
+func pod(cniArgs string) (namespace, name string) {
+	for pair := range strings.SplitSeq(cniArgs, ";") {
+		switch key, value, _ := strings.Cut(pair, "="); key {
+		case "K8S_POD_NAMESPACE":
+			namespace = value
+		case "K8S_POD_NAME":
+			name = value
+		}
+	}
+	return namespace, name
 }
 
 // configure reads the conflist entry and the annotations. Its error is a
 // *types.Error with all faults. If one is in the conflist entry, which is wrong for
 // every pod, the code is that of an invalid network configuration.
-func configure(args *skel.CmdArgs, annotations map[string]string, addrs []netip.Addr) (intercept.Config, error) {
+// note is what to log of a pod that has no mode of its own where the node has one.
+func configure(args *skel.CmdArgs, annotations map[string]string, addrs []netip.Addr) (c intercept.Config, note string, err error) {
+	namespace, name := pod(args.Args)
 	s := settings.New()
 	s.Entry(args.StdinData)
 	s.Annotations(annotations)
-	c, err := s.Config(args.IfName, addrs)
+	s.Namespace(namespace)
+	c, err = s.Config(args.IfName, addrs)
 	if err == nil {
-		return c, nil
+		return c, defaultNote(s, namespace, name), nil
 	}
 	code := errAnnotation
 	var faults settings.Faults
 	if errors.As(err, &faults) && faults.From(settings.Conflist) {
 		code = types.ErrInvalidNetworkConfig
 	}
-	return c, types.NewError(code, err.Error(), "")
+	return c, "", types.NewError(code, err.Error(), "")
+}
+
+// defaultNote is a line on a pod of Kubernetes that has no annotation mode, on a node
+// with a default: one without the sidecar is cut off, and nothing else would say why.
+func defaultNote(s *settings.Settings, namespace, name string) string {
+	who := printable.Word(namespace + "/" + name)
+	switch {
+	case namespace == "" || !s.ByDefault():
+		return ""
+	case s.Exempted():
+		return fmt.Sprintf("%s is left alone: its namespace is exempt (%s) from the node's default mode %s", who, s.Exempt(), s.DefaultMode())
+	}
+	return fmt.Sprintf("%s has no annotation %smode, so the node's default applies, %s: without the sidecar nobody can connect to it; annotate it with %smode: none, or exempt its namespace (%s in the conflist)",
+		who, contract.AnnotationPrefix, s.DefaultMode(), contract.AnnotationPrefix, settings.ExemptKey)
 }
 
 // previous returns the result of the plugin before this one, byte for byte if it

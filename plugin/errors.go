@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
@@ -20,9 +19,6 @@ const (
 	errDrift      uint = 102 // CHECK: the pod is not as ADD programs it
 )
 
-// transient are kernel errors after which a retry may succeed.
-var transient = []error{unix.EAGAIN, unix.EBUSY, unix.EINTR, unix.ENOBUFS, unix.ENOMEM}
-
 // kernelError returns err as a *types.Error; one that it wraps stays as it is.
 func kernelError(err error) error {
 	code := errKernel
@@ -34,10 +30,8 @@ func kernelError(err error) error {
 	if errors.As(err, &none) {
 		code = types.ErrInvalidNetNS
 	}
-	for _, t := range transient {
-		if errors.Is(err, t) {
-			code = types.ErrTryAgainLater
-		}
+	if intercept.Transient(err) {
+		code = types.ErrTryAgainLater
 	}
 	return types.NewError(code, err.Error(), "")
 }

@@ -161,7 +161,7 @@ const nasty = "x\x1b]0;t\x07\x1b[2J\nlevel=ERROR msg=fake\r\n\u202e\u2066\u2028\
 // is bounded printable text, on stdout and stderr alike.
 func TestNothingForeignIsShownAsItIs(t *testing.T) {
 	n := newPod(t)
-	all := "mode proxy-port proxy-uid admin-port include-inbound-ports exclude-inbound-ports exclude-source-cidrs"
+	all := "mode proxy-port proxy-uid admin-port include-inbound-ports exclude-inbound-ports exclude-source-cidrs packet-guard"
 	set := func(change func(object)) object {
 		in := conf("1.1.0", dual, annotated("mode", "nat"))
 		change(in)

@@ -20,7 +20,7 @@ import (
 )
 
 // supported are the versions of the CNI specification that the plugin speaks.
-var supported = version.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0")
+var supported = version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))

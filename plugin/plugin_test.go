@@ -38,7 +38,7 @@ func TestVerbs(t *testing.T) {
 			if diff := cmp.Diff(once, state(n.Pod)); diff != "" {
 				t.Errorf("ADD twice is not as once (-once +twice):\n%s", diff)
 			}
-			if version == "0.3.1" {
+			if strings.HasPrefix(version, "0.3.") {
 				if a := do("CHECK"); a.code != 1 {
 					t.Errorf("CHECK: %+v", a)
 				}
@@ -190,6 +190,7 @@ func TestNamespaces(t *testing.T) {
 // it and the steps before are undone. The netdev table belongs to another
 // process, so the transaction that follows the ip rules is refused.
 func TestFailedAdd(t *testing.T) {
+	lab.NeedKernel(t, lab.TableOwner)
 	n := newPod(t)
 	stdin, hold := io.Pipe()
 	nft := exec.Command("nft", "-i")
@@ -238,7 +239,7 @@ func TestPrevResultOfAnotherVersion(t *testing.T) {
 
 // TestPodAddrs: prevResult may name addresses on the node's side, too.
 func TestPodAddrs(t *testing.T) {
-	for version, want := range map[string][]string{"0.3.1": {lab.Pod4, lab.Pod6}, "1.1.0": {lab.Pod4, lab.Pod6}} {
+	for version, want := range map[string][]string{"0.3.0": {lab.Pod4, lab.Pod6}, "0.3.1": {lab.Pod4, lab.Pod6}, "1.1.0": {lab.Pod4, lab.Pod6}} {
 		prev := conf(version, dual, nil)["prevResult"].(object)
 		node := object{"address": "192.0.2.1/24", "interface": 0, "version": "4"}
 		prev["ips"] = append(prev["ips"].([]object), node)
@@ -272,6 +273,27 @@ func TestKernelError(t *testing.T) {
 	} {
 		if got := kernelError(tt.err).(*types.Error).Code; got != tt.want {
 			t.Errorf("%v: code %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+// TestDefaultNote: ADD says on stderr what the node's default does to a pod that has no
+// mode of its own.
+func TestDefaultNote(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                      "",
+		"IgnoreUnknown=1;K8S_POD_NAMESPACE=":    "",
+		"K8S_POD_NAMESPACE=demo;K8S_POD_NAME=a": "tproxy-cni: ADD: demo/a has no annotation tproxy-cni.io/mode, so the node's default applies, nat: ",
+		"IgnoreUnknown=1;K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=coredns-1": "tproxy-cni: ADD: kube-system/coredns-1 is left alone: its namespace is exempt (kube-*,openshift-*) from the node's default mode nat\n",
+	} {
+		n := newPod(t)
+		in := conf("1.1.0", dual, object{"mode": "nat"})
+		a := call{command: "ADD", netns: n.Pod.Path(), stdin: in, env: []string{"CNI_ARGS=" + args}}.run(t, n.Node)
+		if a.failed || !strings.HasPrefix(a.stderr, want) || want == "" && a.stderr != "" {
+			t.Errorf("%s: %+v", args, a)
+		}
+		if check := (call{command: "CHECK", netns: n.Pod.Path(), stdin: in, env: []string{"CNI_ARGS=" + args}}).run(t, n.Node); check.failed || check.stderr != "" {
+			t.Errorf("CHECK %s: %+v", args, check)
 		}
 	}
 }

@@ -30,10 +30,17 @@ func (p plugin) add(args *skel.CmdArgs) error {
 		if err := checkTarget(args); err != nil {
 			return err
 		}
-		if err := intercept.Apply(args.Netns, r.config); err != nil {
+		guard, err := intercept.ApplyGuarded(args.Netns, r.config)
+		if err != nil {
 			return kernelError(err)
 		}
+		if guard.Guard != contract.GuardNFT {
+			p.warn("ADD: in %s, %s", args.Netns, guard.String())
+		}
 		p.warnOfOthers(args, r.config)
+	}
+	if r.note != "" {
+		fmt.Fprintf(p.stderr, contract.PluginType+": ADD: %s\n", r.note)
 	}
 	_, err = p.stdout.Write(r.result)
 	return err
@@ -100,7 +107,7 @@ func (p plugin) del(args *skel.CmdArgs) error {
 // status fails only where every ADD would: on a wrong conflist entry. The
 // runtime then reports the node's network as not ready.
 func (p plugin) status(args *skel.CmdArgs) error {
-	_, err := configure(args, nil, nil)
+	_, _, err := configure(args, nil, nil)
 	return err
 }
 

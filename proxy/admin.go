@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -29,11 +30,13 @@ func serveAdmin(ctx context.Context, log *slog.Logger, level *slog.LevelVar, ln 
 		fmt.Fprintln(w, "alive")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if now := p.status.readiness(); !now.Ready {
+		now := p.status.readiness()
+		if !now.Ready {
 			http.Error(w, notReady(now), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintf(w, "ready: %s mode on %s\nconnections: %d of %d\n", p.pod.Mode, p.pod.Addr, p.places.taken.Load(), p.places.limit)
+		fmt.Fprintf(w, "ready: %s mode on %s\nconnections: %d of %d\npacket guard: %s\n", p.pod.Mode, p.pod.Addr, p.places.taken.Load(), p.places.limit,
+			cmp.Or(string(now.Guard), "unknown"))
 	})
 	mux.Handle("GET /metrics", metrics.Handler(p.state))
 	report.Register(mux, p.document)

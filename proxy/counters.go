@@ -33,7 +33,7 @@ func (p *proxy) state() metrics.State {
 	now := p.status.readiness()
 	s := metrics.State{
 		Version: version.String(), Mode: p.pod.Mode,
-		Ready: now.Ready, Reason: string(now.Reason), Checked: now.Checked,
+		Ready: now.Ready, Reason: string(now.Reason), Checked: now.Checked, Guard: string(now.Guard),
 		Snapshot: p.snapshot(), Reading: p.reading(),
 	}
 	for _, r := range probe.Reasons {

@@ -52,6 +52,7 @@ func (p *proxy) describe() report.Document {
 		Version: version.String(), Mode: p.pod.Mode, Address: p.pod.Addr, AdminAddress: p.admin,
 		UID: os.Getuid(), Loops: len(p.loops), Time: now.UTC(), UptimeSeconds: now.Sub(p.started).Seconds(),
 		Readiness: report.Readiness{Ready: ready.Ready, Reason: string(ready.Reason), Text: printable.Line(ready.Text), Cure: printable.Line(ready.Cure)},
+		Guard:     string(ready.Guard),
 		Counters:  p.snapshot(), Pod: p.reading(), Routing: []podstat.Routing{},
 	}
 	if checked := ready.Checked.UTC(); !checked.IsZero() {

@@ -23,12 +23,19 @@ var drifts = []struct {
 }{
 	{"chain spoofed is empty", "nft flush chain inet tproxy_cni spoofed", probe.Rules, "nftables table is missing, or not as the plugin made it"},
 	{"no ruleset", "nft flush ruleset", probe.Rules, "IPv4 and IPv6: "},
-	{"no ip rules of IPv4", "ip -4 rule flush pref 1", probe.Routing, "not ready: IPv4: "},
-	{"no ip rules of IPv6", "ip -6 rule flush pref 1", probe.Routing, "not ready: IPv6: "},
+	{"no ip rules of IPv4", withoutMarkedRules("-4"), probe.Routing, "not ready: IPv4: "},
+	{"no ip rules of IPv6", withoutMarkedRules("-6"), probe.Routing, "not ready: IPv6: "},
 	{"no routes for marked packets", "ip -4 route flush table 29808", probe.Routing, "has no route"},
 	{"no route that makes clients local", "ip -4 route del local default dev lo table local", probe.Unprepared, "has not prepared"},
 	{"fwmark_reflect of IPv4", "sysctl -qw net.ipv4.fwmark_reflect=0", probe.Sysctl, "IPv4: sysctl net.ipv4.fwmark_reflect is 0, not 1"},
 	{"tcp_fwmark_accept", "sysctl -qw net.ipv4.tcp_fwmark_accept=0", probe.Sysctl, "IPv4 and IPv6: sysctl net.ipv4.tcp_fwmark_accept is 0, not 1"},
+}
+
+// withoutMarkedRules deletes the rules for marked packets: ip rule flush leaves those of
+// priority 0.
+func withoutMarkedRules(family string) string {
+	mark := fmt.Sprintf("ip %s rule del pref 0 fwmark %#x/%#[2]x ", family, contract.Mark)
+	return mark + fmt.Sprint("table ", contract.RouteTable) + "; " + mark + "unreachable"
 }
 
 // TestDrift: when what the plugin has programmed goes away under a running sidecar,
@@ -47,7 +54,7 @@ func TestDrift(t *testing.T) {
 					exchange(t, c, "before")
 					old = append(old, c)
 				}
-				p.Pod.Run(strings.Fields(drift.command)...)
+				p.Pod.Run("sh", "-ec", drift.command)
 				since := time.Now()
 				p.wantPorts(t, a.port) // while the check waits for its own connections
 				p.wantNotReady(t, drift.text)

@@ -36,7 +36,7 @@ func bare(t *testing.T, mode string) *pod {
 func prepared(t *testing.T, mode string) *pod {
 	t.Helper()
 	p := bare(t, mode)
-	p.apply(intercept.Default(contract.Mode(mode)))
+	p.apply(p.config())
 	return p
 }
 

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tproxy-cni/tproxy-cni/proxy/podstat"
 	"github.com/tproxy-cni/tproxy-cni/proxy/probe"
 )
 
@@ -29,6 +30,9 @@ func (p *proxy) watchPrepared(ctx context.Context) {
 	last := checking // nil: prepared
 	for wait := minRecheck; ; wait = min(2*wait, maxRecheck) {
 		fault := p.check(ctx, last == nil)
+		if guard, err := podstat.ReadGuard(); err == nil {
+			p.status.setGuard(guard)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return

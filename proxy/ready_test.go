@@ -13,7 +13,11 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
-func (p *pod) config() intercept.Config { return intercept.Default(contract.Mode(p.mode)) }
+func (p *pod) config() intercept.Config {
+	c := intercept.Default(contract.Mode(p.mode))
+	c.PacketGuard = lab.PacketGuard(p.t)
+	return c
+}
 
 // faults are pods in which the plugin's rules are missing or broken, and the reason
 // that the sidecar gives.
@@ -36,8 +40,7 @@ var faults = []struct {
 	{"no rules of routing", func(p *pod) {
 		p.apply(p.config())
 		for _, family := range []string{"-4", "-6"} {
-			p.Pod.Run("ip", family, "rule", "del", "fwmark", fmt.Sprintf("%#x/%#[1]x", contract.Mark), "pref", "1")
-			p.Pod.Run("ip", family, "rule", "del", "fwmark", fmt.Sprintf("%#x/%#[1]x", contract.Mark), "pref", "1")
+			p.Pod.Run("sh", "-ec", withoutMarkedRules(family))
 		}
 	}, "routing rules are missing"},
 	{"a sysctl", func(p *pod) {

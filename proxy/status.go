@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/proxy/probe"
 )
 
@@ -16,10 +17,11 @@ var (
 // readiness is what /readyz, the metrics and the status command say.
 type readiness struct {
 	Ready   bool
-	Reason  probe.Reason // one of probe.Reasons; empty if ready
-	Text    string       // the reason in a line; empty if ready
-	Cure    string       // what to do, in a line; may be empty
-	Checked time.Time    // when the last check of the pod ended; zero: none has
+	Reason  probe.Reason   // one of probe.Reasons; empty if ready
+	Text    string         // the reason in a line; empty if ready
+	Cure    string         // what to do, in a line; may be empty
+	Checked time.Time      // when the last check of the pod ended; zero: none has
+	Guard   contract.Guard // the packet guard that it found in force; empty: not known
 }
 
 // status is whether clients can be served. Draining is final.
@@ -29,6 +31,7 @@ type status struct {
 	ports    *probe.Fault // why clients find no port; connections are tried all the same
 	draining bool
 	checked  time.Time
+	guard    contract.Guard
 }
 
 // set notes the result of a check of the pod, nil if it is prepared.
@@ -36,6 +39,13 @@ func (s *status) set(f *probe.Fault, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pod, s.checked = f, now
+}
+
+// setGuard notes which packet guard a check of the pod has found.
+func (s *status) setGuard(g contract.Guard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.guard = g
 }
 
 func (s *status) setPorts(f *probe.Fault) {
@@ -67,7 +77,7 @@ func (s *status) readiness() readiness {
 		why = draining
 	}
 	if why == nil {
-		return readiness{Ready: true, Checked: s.checked}
+		return readiness{Ready: true, Checked: s.checked, Guard: s.guard}
 	}
-	return readiness{Reason: why.Reason, Text: why.Text, Cure: why.Cure, Checked: s.checked}
+	return readiness{Reason: why.Reason, Text: why.Text, Cure: why.Cure, Checked: s.checked, Guard: s.guard}
 }

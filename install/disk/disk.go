@@ -168,6 +168,18 @@ func (d Disk) notifyRuntime(dir string) error {
 	return d.Remove(path)
 }
 
+// Touch sets the modification time of the file at path, which it follows no link to, to
+// now.
+func (d Disk) Touch(path string) error {
+	return d.do("touch", path, func() error {
+		now := []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, path, now, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &fs.PathError{Op: "touch", Path: path, Err: err}
+		}
+		return nil
+	})
+}
+
 // Remove deletes the file at path. A file that does not exist is not an error.
 func (d Disk) Remove(path string) error {
 	err := d.do("remove", path, func() error { return unix.Unlink(path) })

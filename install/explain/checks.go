@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 	"github.com/tproxy-cni/tproxy-cni/internal/term"
 )
@@ -91,6 +93,9 @@ func (f Facts) rules() (list []Check) {
 		list = append(list, Check{"rules", Fault, "the plugin's table is gone; ip rules are left", false})
 	case len(f.Drift) == 0 && !f.unchecked():
 		list = append(list, Check{"rules", Fine, "rules, routes and sysctls as ADD made them", false})
+	}
+	if f.Table && f.Guard != "" && f.Guard != contract.GuardNFT {
+		list = append(list, Check{"packet_guard", Fine, intercept.Guarded{Guard: f.Guard}.String(), true})
 	}
 	if f.Table {
 		for i, d := range lines(f.Drift) {

@@ -43,6 +43,7 @@ type Facts struct {
 	Drift      []string // how it differs from what ADD makes, a sentence each
 	Missing    []string // what the kernel lacks for the mode; looked for where something is wrong
 	Counters   []Counter
+	Guard      contract.Guard    // the packet guard in force; empty where it is not known
 	Others     []intercept.Other // rules of other software that take connections
 
 	Entry   Entry

@@ -21,6 +21,7 @@ type Report struct {
 	Checks    []Check        `json:"checks"`
 	Listeners []ListenerInfo `json:"listeners"`
 	Counters  []Counter      `json:"counters"`
+	Guard     string         `json:"packet_guard"` // in force: nft, tc or none; "" where it is not known
 	Story     *StoryInfo     `json:"story"`
 	Verdict   Verdict        `json:"verdict"`
 	Next      Next           `json:"next"`
@@ -73,7 +74,7 @@ func New(f Facts) Report {
 		Namespace: printable.Short(f.Namespace), Name: printable.Short(f.Name), NetNS: printable.Short(f.NetNS),
 		Node: printable.Short(f.Node), Mode: string(f.Config.Mode), Plugin: printable.Short(f.Plugin),
 		Addresses: append([]netip.Addr{}, f.Addrs...), Checks: checks(f), Counters: append([]Counter{}, f.Counters...),
-		Listeners: []ListenerInfo{}, Story: f.Story.info(), Verdict: v, Next: next,
+		Guard: string(f.Guard), Listeners: []ListenerInfo{}, Story: f.Story.info(), Verdict: v, Next: next,
 	}
 	if f.Ready != nil {
 		r.Sidecar = printable.Short(f.Ready.Version)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/install/node"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
@@ -25,13 +26,20 @@ func (s *Status) readiness() (text string, err error) {
 		switch {
 		case v.Error != "":
 			fmt.Fprintf(&b, "kernel: mode %s unknown: %s\n", v.Mode, v.Error)
-		case len(v.Missing) > 0:
-			fmt.Fprintf(&b, "kernel: mode %s lacks %s\n", v.Mode, strings.Join(v.Missing, ", "))
+		case len(v.Lacks(s.guard)) > 0:
+			lacks := strings.Join(v.Lacks(s.guard), ", ")
+			fmt.Fprintf(&b, "kernel: mode %s lacks %s\n", v.Mode, lacks)
 			if v.Mode == s.mode && err == nil {
-				err = fmt.Errorf("the kernel lacks what the node's default mode %s needs: %s", v.Mode, strings.Join(v.Missing, ", "))
+				err = fmt.Errorf("the kernel lacks what the node's default mode %s needs: %s", v.Mode, lacks)
+				if len(v.Missing) == 0 {
+					err = fmt.Errorf("%w; without it pods start only with packet-guard %s", err, contract.PacketGuardBestEffort)
+				}
 			}
 		default:
 			fmt.Fprintf(&b, "kernel: mode %s works\n", v.Mode)
+		}
+		if v.Error == "" && v.Guard != "" && v.Guard != contract.GuardNFT {
+			fmt.Fprintf(&b, "kernel: mode %s: %s\n", v.Mode, printable.Line(v.Text))
 		}
 	}
 	if s.preflightErr != nil {

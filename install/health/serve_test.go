@@ -26,7 +26,7 @@ func TestAddressLater(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		log, done := make(wrote, 1), make(chan error, 1)
 		go func() {
-			done <- New(contract.ModeNone).Serve(ctx, slog.New(slog.NewTextHandler(log, nil)), addr)
+			done <- New(contract.ModeNone, contract.PacketGuardRequired).Serve(ctx, slog.New(slog.NewTextHandler(log, nil)), addr)
 		}()
 		select {
 		case line := <-log:

@@ -22,6 +22,7 @@ import (
 // goroutines.
 type Status struct {
 	mode     string // the node's default
+	guard    bool   // the whole packet guard is required by the node's default
 	registry *prometheus.Registry
 
 	ready     prometheus.Gauge
@@ -30,6 +31,7 @@ type Status struct {
 	failing   *prometheus.GaugeVec   // by reason
 	checked   prometheus.Gauge       // seconds since the epoch
 	missing   *prometheus.GaugeVec   // by mode and feature
+	guards    *prometheus.GaugeVec   // by mode and guard
 	preflight *prometheus.GaugeVec   // by mode and result
 	repaired  *prometheus.CounterVec // by kind and result
 	pods      *prometheus.GaugeVec   // by mode and state
@@ -46,8 +48,9 @@ type Status struct {
 }
 
 // New returns the status of an installer that has not made an attempt yet. mode
-// is the node's default, contract.ModeNone if pods choose theirs.
-func New(mode string) *Status {
+// is the node's default, contract.ModeNone if pods choose theirs; guard is its
+// default of the setting packet-guard.
+func New(mode string, guard contract.PacketGuard) *Status {
 	r := prometheus.NewRegistry()
 	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
 		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "tproxy_install", Name: name, Help: help}, labels)
@@ -60,13 +63,14 @@ func New(mode string) *Status {
 		return c
 	}
 	s := &Status{
-		mode: mode, registry: r,
+		mode: mode, guard: guard == contract.PacketGuardRequired, registry: r,
 		ready:     gauge("ready", "1 while the plugin and its CNI entry are installed and verified (uninstall: removed).").WithLabelValues(),
 		patches:   counter("patches_total", "Repairs made on the node, by reason.", "reason"),
 		failures:  counter("failures_total", "Failed attempts, by kind of failure.", "reason"),
 		failing:   gauge("error", "1 for the kind of failure that keeps the installer from being ready.", "reason"),
 		checked:   gauge("last_success_timestamp_seconds", "Time of the last successful check or repair of the node.").WithLabelValues(),
 		missing:   gauge("kernel_missing", "1 for each feature that the kernel lacks for a mode.", "mode", "feature"),
+		guards:    gauge("packet_guard", "1 for the packet guard that the kernel can have in a mode: nft, tc or none.", "mode", "guard"),
 		preflight: gauge("preflight", "1 for the result of each mode's preflight: ok, missing or unknown.", "mode", "result"),
 		repaired:  counter("pods_repaired_total", "Pods that were not as the plugin programs them, by what they were and the result of the repair.", "kind", "result"),
 		pods:      gauge("pods", "Pods that ask for interception, by mode and state; only with --repair.", "mode", "state"),
@@ -123,11 +127,14 @@ func (s *Status) Preflight(verdicts []preflight.Verdict, err error) {
 		switch {
 		case v.Error != "":
 			result = "unknown"
-		case len(v.Missing) > 0:
+		case len(v.Lacks(s.guard)) > 0:
 			result = "missing"
 		}
 		s.preflight.WithLabelValues(v.Mode, result).Set(1)
-		for _, m := range v.Missing {
+		if v.Guard != "" {
+			s.guards.WithLabelValues(v.Mode, v.Guard).Set(1)
+		}
+		for _, m := range v.Lacks(s.guard) {
 			s.missing.WithLabelValues(v.Mode, m).Set(1)
 		}
 	}

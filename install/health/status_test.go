@@ -12,7 +12,7 @@ import (
 // TestCannotDefaultMode: a node whose kernel lacks something for its default
 // mode is not ready and names it.
 func TestCannotDefaultMode(t *testing.T) {
-	s := New(contract.ModeTProxy)
+	s := New(contract.ModeTProxy, contract.PacketGuardRequired)
 	s.Attempt(node.Outcome{}, "in place", nil)
 	s.Preflight([]preflight.Verdict{{Mode: contract.ModeNAT, Missing: []string{}}, {Mode: contract.ModeTProxy, Missing: []string{"nft tproxy"}}}, nil)
 	if _, err := s.readiness(); err == nil || !strings.Contains(err.Error(), "default mode tproxy needs: nft tproxy") {
@@ -27,7 +27,7 @@ func TestCannotDefaultMode(t *testing.T) {
 
 // TestStuck: an attempt that does not finish makes the installer not ready.
 func TestStuck(t *testing.T) {
-	s := New(contract.ModeNone)
+	s := New(contract.ModeNone, contract.PacketGuardRequired)
 	s.Attempt(node.Outcome{}, "in place", nil)
 	if _, err := s.readiness(); err != nil {
 		t.Error(err)

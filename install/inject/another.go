@@ -55,16 +55,6 @@ func (d Sidecar) parts(s choice) (containers, volumes []*yaml.Node, err error) {
 	return containers, volumes, nil
 }
 
-// name is the proxy's container's: a pod that has it is left alone. Of no Sidecar, and
-// of one that is not valid, it is empty.
-func (d Sidecar) name() string {
-	containers, _, err := d.parts(choice{})
-	if err != nil {
-		return ""
-	}
-	return text(containers[len(containers)-1], "name")
-}
-
 // fill writes the pod's choice into a container, where it says something else.
 func (s choice) fill(c *yaml.Node) {
 	if image := get(c, "image"); image.Value == imageName || strings.HasPrefix(image.Value, imageName+":") {
@@ -82,34 +72,4 @@ func (s choice) fill(c *yaml.Node) {
 			}
 		}
 	}
-}
-
-// addVolumes appends volumes to the pod's.
-func addVolumes(spec *yaml.Node, volumes []*yaml.Node) error {
-	if len(volumes) == 0 {
-		return nil
-	}
-	if err := checkNotAlias(spec, "volumes"); err != nil {
-		return err
-	}
-	list := get(spec, "volumes")
-	if list == nil {
-		list = &yaml.Node{Kind: yaml.SequenceNode}
-		if err := put(spec, list, "volumes"); err != nil {
-			return err
-		}
-	}
-	if list.Kind != yaml.SequenceNode {
-		*list = yaml.Node{Kind: yaml.SequenceNode} // `volumes:` with nothing
-	}
-	if len(list.Content) == 0 {
-		list.Style &^= yaml.FlowStyle
-	}
-	for _, v := range volumes {
-		if named(list, text(v, "name")) {
-			return fmt.Errorf("volume %s is one of the sidecar's, too: rename it", printable.Word(text(v, "name")))
-		}
-		list.Content = append(list.Content, v)
-	}
-	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func haproxy(t *testing.T) Sidecar {
@@ -54,8 +56,8 @@ spec:
 	if again := inject(t, got, o); again != got {
 		t.Errorf("a second time changes:\n%s", again)
 	}
-	if again := inject(t, got, Options{Sidecar: o.Sidecar, Image: "other"}); again != got {
-		t.Errorf("another image changes a pod that has the sidecar:\n%s", again)
+	if again := inject(t, got, Options{Sidecar: o.Sidecar, Image: "other"}); again != strings.ReplaceAll(got, "example.org/tproxy-cni:v1", "tproxy-cni:other") {
+		t.Errorf("another image changes more than that:\n%s", again)
 	}
 }
 
@@ -76,6 +78,74 @@ func TestAnotherFaults(t *testing.T) {
 		err := Inject(strings.NewReader(pod+"  volumes: [{name: tls, emptyDir: {}}]\n"), &out, Options{Sidecar: Sidecar(d)})
 		if err == nil || !strings.Contains(err.Error(), want) || out.Len() > 0 {
 			t.Errorf("%v; want %q", err, want)
+		}
+	}
+}
+
+// TestAnothersNames: a user's own container and volume of the names in the sidecar's file
+// are not taken for it.
+func TestAnothersNames(t *testing.T) {
+	const head = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, annotations: {tproxy-cni.io/mode: nat}}\nspec:\n"
+	const volumes = "  volumes:\n  - {name: tls, persistentVolumeClaim: {claimName: data}}\n"
+	const web = "  containers:\n  - name: web\n    volumeMounts: [{name: tls, mountPath: /data}]\n"
+	for name, in := range map[string]string{
+		"no user":       head + "  initContainers:\n  - {name: proxy, image: cloud-sql-proxy, restartPolicy: Always}\n" + web + volumes,
+		"another user":  head + "  initContainers:\n  - {name: proxy, image: cloud-sql-proxy, restartPolicy: Always, securityContext: {runAsUser: 1000}}\n" + web + volumes,
+		"another's":     head + "  securityContext: {runAsUser: 7089}\n  initContainers:\n  - {name: proxy, image: cloud-sql-proxy, restartPolicy: Always, securityContext: {runAsUser: 1000}}\n" + web + volumes,
+		"the pod's uid": strings.Replace(head, "mode: nat", "mode: nat, tproxy-cni.io/proxy-uid: '1000'", 1) + "  initContainers:\n  - {name: proxy, image: cloud-sql-proxy, restartPolicy: Always, securityContext: {runAsUser: 7089}}\n" + web + volumes,
+		"not native":    head + "  initContainers:\n  - {name: proxy, image: cloud-sql-proxy, securityContext: {runAsUser: 7089}}\n" + web + volumes,
+	} {
+		var notes bytes.Buffer
+		o := Options{Sidecar: haproxy(t), Notes: &notes}
+		if got := uninject(t, in, o); got != in {
+			t.Errorf("%s: uninject makes of it\n%s", name, got)
+		}
+		if got := inject(t, in, o); got != in || !strings.Contains(notes.String(), "it has an init container proxy that inject did not write") {
+			t.Errorf("%s: inject makes of it\n%s\nand says\n%s", name, got, notes.String())
+		}
+	}
+	// A volume of the sidecar that the application mounts stays, and is not changed.
+	o := Options{Sidecar: haproxy(t)}
+	once := inject(t, pod, o)
+	mounted := strings.Replace(once, "  - name: web\n", "  - name: web\n    volumeMounts: [{name: tmp, mountPath: /tmp}]\n", 1)
+	want := strings.NewReplacer(
+		"  - name: web\n", "  - name: web\n    volumeMounts: [{name: tmp, mountPath: /tmp}]\n",
+		"spec:\n", "spec:\n  volumes:\n  - name: tmp\n    emptyDir: {}\n",
+	).Replace(pod)
+	if diff := cmp.Diff(want, uninject(t, mounted, o)); diff != "" {
+		t.Errorf("a volume that is in use (-want +got):\n%s", diff)
+	}
+	var notes bytes.Buffer
+	o.Notes = &notes
+	uninject(t, mounted, o)
+	if !strings.Contains(notes.String(), "volume tmp stays: container web mounts it") {
+		t.Error(notes.String())
+	}
+	claimed := strings.Replace(mounted, "emptyDir: {}", "persistentVolumeClaim: {claimName: data}", 1)
+	if err := Inject(strings.NewReader(claimed), &bytes.Buffer{}, o); err == nil || !strings.Contains(err.Error(), "volume tmp is not as the sidecar's file has it, and container web mounts it") {
+		t.Error(err)
+	}
+	// What changes in a volume that nobody else mounts is said.
+	notes.Reset()
+	if got := inject(t, strings.Replace(once, "emptyDir: {}", "emptyDir: {medium: Memory}", 1), o); got != once || !strings.Contains(notes.String(), "brought up to date: volume tmp.emptyDir.medium: Memory -> none") {
+		t.Errorf("%s\n%s", notes.String(), got)
+	}
+}
+
+// TestAnotherIncomplete: a sidecar that lacks one of its containers, and has another out
+// of date, gets both: what is added comes where what is changed begins.
+func TestAnotherIncomplete(t *testing.T) {
+	o := Options{Sidecar: haproxy(t)}
+	want := inject(t, pod, o)
+	from, to := strings.Index(want, "  - name: prepared"), strings.Index(want, "  - name: proxy\n")
+	from, to = strings.LastIndex(want[:from], "\n")+1, strings.LastIndex(want[:to], "\n")+1
+	lacks := want[:from] + want[to:]
+	for name, in := range map[string]string{
+		"up to date":  lacks,
+		"out of date": strings.Replace(lacks, "haproxy:", "haproxy:old", 1),
+	} {
+		if diff := cmp.Diff(want, inject(t, in, o)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// This file reads and changes YAML trees. A nil node stands for one that is
-// absent, and has nothing below it.
+// This file reads YAML trees. A nil node stands for one that is absent, and has nothing
+// below it.
 
 // resolve follows an alias to the node of its anchor.
 func resolve(n *yaml.Node) *yaml.Node {
@@ -54,16 +54,6 @@ func text(n *yaml.Node, keys ...string) string {
 	return n.Value
 }
 
-func annotations(pod *yaml.Node) map[string]string {
-	all := map[string]string{}
-	if n := get(pod, "metadata", "annotations"); n != nil && n.Kind == yaml.MappingNode {
-		for i := 0; i < len(n.Content); i += 2 {
-			all[n.Content[i].Value] = text(n.Content[i+1])
-		}
-	}
-	return all
-}
-
 // checkNotAlias fails if the value of key is an alias, because a change of it
 // would also change other objects.
 func checkNotAlias(n *yaml.Node, key string) error {
@@ -71,6 +61,11 @@ func checkNotAlias(n *yaml.Node, key string) error {
 		return fmt.Errorf("%s is an alias, shared with another object: replace it with its content", key)
 	}
 	return nil
+}
+
+// shares reports whether a node is or has an alias or a merge key.
+func shares(n *yaml.Node) bool {
+	return n.Kind == yaml.AliasNode || n.Tag == "!!merge" || slices.ContainsFunc(n.Content, shares)
 }
 
 func elements(list *yaml.Node) []*yaml.Node {
@@ -84,73 +79,23 @@ func elements(list *yaml.Node) []*yaml.Node {
 	return all
 }
 
-// named reports whether a list has an element with that name.
-func named(list *yaml.Node, name string) bool {
-	return slices.ContainsFunc(elements(list), func(e *yaml.Node) bool { return text(e, "name") == name })
-}
-
-// put sets the node below the keys and makes the mappings on the way. A new key
-// comes first in its mapping, where a reader sees it.
-func put(n, value *yaml.Node, keys ...string) error {
-	n = resolve(n)
-	for at, key := range keys {
-		last := at == len(keys)-1
-		i := index(n, key)
-		switch {
-		case i < 0 && index(n, "<<") >= 0:
-			// A new key would hide the value that the merged mapping has for it.
-			return fmt.Errorf("%q is not set beside the merge key <<: write it out there", key)
-		case i < 0:
-			child := value
-			if !last {
-				child = &yaml.Node{Kind: yaml.MappingNode}
-			}
-			insert(n, key, child)
-			i = index(n, key)
-		case last:
-			value.HeadComment, value.LineComment, value.FootComment = n.Content[i].HeadComment, n.Content[i].LineComment, n.Content[i].FootComment
-			n.Content[i] = value
-		}
-		if last {
-			return nil
-		}
-		if err := checkNotAlias(n, key); err != nil {
-			return err
-		}
-		if c := resolve(n.Content[i]); c.Kind == yaml.ScalarNode && text(c) == "" {
-			n.Content[i] = &yaml.Node{Kind: yaml.MappingNode} // `annotations:` with nothing
-		}
-		n = resolve(n.Content[i])
-		if n.Kind != yaml.MappingNode {
-			return fmt.Errorf("%s is not a mapping", strings.Join(keys[:at+1], "."))
-		}
-	}
-	return nil
-}
-
-// insert adds key as the first of mapping n.
-func insert(n *yaml.Node, key string, value *yaml.Node) {
-	if len(n.Content) == 0 {
-		n.Style &^= yaml.FlowStyle // `{}`
-	}
-	n.Content = slices.Insert(n.Content, 0, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, value)
-}
-
-// unfold removes the {} and [] of nodes that have block style below them, which
-// would not be valid YAML, and reports whether n has block style afterwards.
-func unfold(n *yaml.Node) (block bool) {
-	for _, c := range n.Content {
-		if unfold(c) {
-			n.Style &^= yaml.FlowStyle
-		}
-	}
-	return len(n.Content) > 0 && n.Style&yaml.FlowStyle == 0
-}
-
 func remove(n *yaml.Node, key string) {
 	if i := index(n, key); i >= 0 {
-		n.Content = slices.Delete(n.Content, i-1, i+1)
+		n.Content = append(n.Content[:i-1], n.Content[i+1:]...)
 	}
+}
+
+// child is the key and the value below a mapping to write to: neither an alias nor
+// behind a merge key. Both are nil if it is absent. has says that the view has it.
+func child(n *yaml.Node, name string, has bool) (key, value *yaml.Node, err error) {
+	i := index(n, name)
+	switch {
+	case i < 0 && has:
+		return nil, nil, fmt.Errorf("%q is not set beside the merge key <<: write it out there", name)
+	case i < 0:
+		return nil, nil, nil
+	}
+	return n.Content[i-1], n.Content[i], checkNotAlias(n, name)
 }
 
 // group is the group of an apiVersion, empty for the core group.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 )
 
@@ -30,7 +31,7 @@ func TestManyInstallers(t *testing.T) {
 		wg.Wait()
 		for range 4 {
 			wg.Go(func() {
-				if _, err := n.Installer().Uninstall(context.Background(), false); err != nil {
+				if _, err := n.Installer().Uninstall(context.Background(), node.Remove); err != nil {
 					t.Error(err)
 				}
 			})

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tproxy-cni/tproxy-cni/install/disk"
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 )
 
@@ -37,7 +38,7 @@ func TestEveryOperationFails(t *testing.T) {
 						if verb == "install" {
 							_, err = target.Install(context.Background())
 						} else {
-							_, err = target.Uninstall(context.Background(), false)
+							_, err = target.Uninstall(context.Background(), node.Remove)
 						}
 						return err
 					}

@@ -162,7 +162,7 @@ func TestForeignFiles(t *testing.T) {
 					if verb == "install" {
 						o, err = n.Installer().Install(context.Background())
 					} else {
-						o, err = n.Installer().Uninstall(context.Background(), false)
+						o, err = n.Installer().Uninstall(context.Background(), node.Remove)
 					}
 					if (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
 						t.Errorf("%s: error is %v, want %q", verb, err, want)

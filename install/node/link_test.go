@@ -81,7 +81,7 @@ func TestLinkedDirectories(t *testing.T) {
 		t.Errorf("plugins are %q", got)
 	}
 	must(t, n.CheckProgram())
-	_, err = target.Uninstall(t.Context(), false)
+	_, err = target.Uninstall(t.Context(), node.Remove)
 	must(t, err)
 	if diff := cmp.Diff(before, n.Files()); diff != "" {
 		t.Errorf("after uninstall (-before +after):\n%s", diff)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/install/disk"
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 )
 
@@ -69,10 +70,10 @@ func TestNoChangeNoLock(t *testing.T) {
 	if left := nodetest.Names(t, n.ConfDir); len(left) != 1 {
 		t.Errorf("left: %q", left)
 	}
-	_, err = target.Uninstall(context.Background(), false)
+	_, err = target.Uninstall(context.Background(), node.Remove)
 	must(t, err)
 	before = mtime()
-	_, err = target.Uninstall(context.Background(), false)
+	_, err = target.Uninstall(context.Background(), node.Remove)
 	if must(t, err); mtime() != before {
 		t.Error("uninstall, once more: the directory was changed")
 	}

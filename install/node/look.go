@@ -19,6 +19,7 @@ import (
 // Sight is what Look saw. Its texts are printable.
 type Sight struct {
 	ConfDir  string
+	Network  string // the name that was asked for
 	List     string // name of the file that the runtime uses; empty if there is none
 	Entry    []byte // the plugin's entry in it; nil if there is none
 	EntryErr error  // why pods are not intercepted by the entry, nil if they are
@@ -31,10 +32,13 @@ type Sight struct {
 
 // Look looks at a node whose directories are these, without a lock and without
 // changing anything: it needs to read the first and to run the plugin in the
-// second.
-func Look(ctx context.Context, confDir, binDir string) (s Sight) {
-	s.ConfDir = confDir
-	s.List, s.Entry, s.Notes, s.EntryErr = findEntry(confDir)
+// second. network is that of Node.
+func Look(ctx context.Context, confDir, binDir, network string) (s Sight) {
+	s.ConfDir, s.Network = confDir, printable.Word(network)
+	if network == "" {
+		s.Network = ""
+	}
+	s.List, s.Entry, s.Notes, s.EntryErr = findEntry(confDir, network)
 	b := Binary{Dir: binDir}
 	s.Binary = b.path()
 	if s.Version, s.BinaryErr = programVersion(ctx, s.Binary); s.BinaryErr == nil {
@@ -44,7 +48,7 @@ func Look(ctx context.Context, confDir, binDir string) (s Sight) {
 }
 
 // findEntry finds the plugin's entry in the configuration that runtimes use.
-func findEntry(dir string) (list string, entry []byte, notes []string, err error) {
+func findEntry(dir, network string) (list string, entry []byte, notes []string, err error) {
 	files, notes, err := readConfDir(dir)
 	if err != nil {
 		return "", nil, notes, err
@@ -56,6 +60,9 @@ func findEntry(dir string) (list string, entry []byte, notes []string, err error
 		if err := loadable(f); err != nil {
 			notes = append(notes, fmt.Sprintf("%s is invalid (%s): CRI-O skips it, containerd loads no configuration while it is there",
 				f.shown(), printable.Line(err.Error())))
+			continue
+		}
+		if network != "" && f.network() != network {
 			continue
 		}
 		if filepath.Ext(f.name) != ".conflist" {
@@ -70,6 +77,9 @@ func findEntry(dir string) (list string, entry []byte, notes []string, err error
 			err = fmt.Errorf("%s: %s", f.shown(), fault)
 		}
 		return f.name, entry, notes, err
+	}
+	if network != "" {
+		return "", nil, notes, fmt.Errorf("no network configuration in %s is named %s", dir, printable.Word(network))
 	}
 	return "", nil, notes, errors.New("no network configuration in " + dir)
 }

@@ -50,7 +50,7 @@ func TestLook(t *testing.T) {
 				tt.change(n)
 			}
 			before := n.Files()
-			s := node.Look(t.Context(), n.ConfDir, n.BinDir)
+			s := node.Look(t.Context(), n.ConfDir, n.BinDir, "")
 			says := func(what string, err error, want string) {
 				if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 					t.Errorf("%s: error is %v, want %q", what, err, want)

@@ -37,13 +37,38 @@ type Node struct {
 	// MorePluginDirs says that the runtime also looks for plugins in
 	// directories other than Binary.Dir.
 	MorePluginDirs bool
+
+	// Network is the name of the network that the runtime uses, as CRI-O's
+	// cni_default_network; if empty, that of the first configuration.
+	Network string
+
+	// Several says that the runtime makes a network of each configuration, or of
+	// the first ones: containerd with a max_conf_num other than 1.
+	Several bool
+
+	// CacheDir is where runtimes keep what each pod was started with, for
+	// Uninstall: DefaultCacheDir if empty.
+	CacheDir string
 }
+
+// Program is what Uninstall does with the plugin's program.
+type Program int
+
+// CRI-O and Multus delete a pod with the list that it was started with, whatever the
+// directory of configurations has by then: without the program no pod that is older
+// than the uninstall could be deleted, annotated or not.
+const (
+	Keep         Program = iota // it stays
+	RemoveUnused                // it goes when no cached configuration names it
+	Remove                      // it goes
+)
 
 // Outcome is what an attempt found and did.
 type Outcome struct {
 	List    string   // name of the file that has the plugin's entry; empty if there is none
 	Patches []string // the reason of each change made
 	Notes   []string // what an administrator should know; may hold text of others
+	Left    string   // what Uninstall has left on the node, in words; empty if nothing
 }
 
 // Failure is why the node is not as it should be. Kind is one of Kinds, for a
@@ -67,18 +92,22 @@ const (
 func Kinds() []string { return []string{FailedConfDir, FailedBinary, Waiting} }
 
 // Install puts the program on the node and then the entry into its CNI
-// configuration: a list that names a missing program fails every pod. It is
+// configuration: a list that names a missing program, or has settings that the program
+// does not know, fails every pod. An entry that only loses settings comes first. It is
 // idempotent. The error is a Failure. It needs write permission for both
 // directories, unless everything is in place, and CAP_CHOWN to keep the owners
 // of files it changes.
 func (n *Node) Install(ctx context.Context) (o Outcome, err error) {
-	decide := func(files []configFile) plan { return planInstall(files, n.Entry, n.checkFits, time.Now()) }
+	decide := func(files []configFile) plan {
+		return planInstall(files, uses{n.Network, n.Several}, n.Entry, n.checkFits, time.Now())
+	}
 	if n.Binary.inPlace(ctx) {
 		if o, done, err := n.inspect(decide); done {
 			return o, err
 		}
 	}
 	err = n.locked(ctx, func() error {
+		n.shrink(ctx, &o, decide)
 		why, err := n.Binary.ensure(ctx, n.Disk)
 		if why != "" {
 			o.Patches = append(o.Patches, why)
@@ -91,26 +120,38 @@ func (n *Node) Install(ctx context.Context) (o Outcome, err error) {
 	return o, err
 }
 
-// Uninstall takes the entry out of every configuration and then, unless
-// keepBinary is set, removes the program. It is idempotent. The error is a
-// Failure: of kind Waiting while a configuration that the installer must not
-// edit still names the program, which then stays. Privileges as for Install.
-func (n *Node) Uninstall(ctx context.Context, keepBinary bool) (o Outcome, err error) {
+// Uninstall takes the entry out of every configuration and then does with the
+// program what is asked. It is idempotent. The error is a Failure: of kind Waiting
+// while a configuration that the installer must not edit still names the program,
+// or with RemoveUnused a cached one; it then stays. Privileges as for Install;
+// RemoveUnused needs to read CacheDir.
+func (n *Node) Uninstall(ctx context.Context, program Program) (o Outcome, err error) {
 	decide := func(files []configFile) plan { return planUninstall(files, time.Now()) }
-	if _, err := os.Lstat(n.Binary.path()); keepBinary || errors.Is(err, fs.ErrNotExist) {
+	if !n.hasProgram() || program == Keep {
 		if o, done, err := n.inspect(decide); done {
 			o.Notes = append(o.Notes, n.setAside()...)
+			o.Left = n.left()
 			return o, err
 		}
 	}
 	err = n.locked(ctx, func() error {
 		err := n.apply(&o, decide)
 		o.Notes = append(o.Notes, n.setAside()...)
-		if err != nil || keepBinary {
+		if !n.hasProgram() {
 			return err
 		}
-		if _, err := os.Lstat(n.Binary.path()); errors.Is(err, fs.ErrNotExist) {
-			return nil
+		if len(o.Patches) > 0 && program != Remove {
+			if terr := n.Disk.Touch(n.Binary.path()); terr != nil && err == nil {
+				err = Failure{FailedBinary, terr}
+			}
+		}
+		if err != nil || program == Keep {
+			return err
+		}
+		if program == RemoveUnused {
+			if err := n.checkUnused(); err != nil {
+				return Failure{Waiting, err}
+			}
 		}
 		if err := n.Disk.Remove(n.Binary.path()); err != nil {
 			return Failure{FailedBinary, err}
@@ -118,7 +159,13 @@ func (n *Node) Uninstall(ctx context.Context, keepBinary bool) (o Outcome, err e
 		o.Patches = append(o.Patches, "binary removed")
 		return nil
 	})
+	o.Left = n.left()
 	return o, err
+}
+
+func (n *Node) hasProgram() bool {
+	_, err := os.Lstat(n.Binary.path())
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // BinaryPath is where the plugin's program is on the node.

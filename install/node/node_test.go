@@ -26,8 +26,7 @@ import (
 
 // refused are the configurations with which every pod would fail, and why.
 var refused = map[string]string{
-	"10-weave.conflist": "cniVersion 0.3.0",
-	"00-multus.conf":    "call itself in an endless loop",
+	"00-multus.conf": "call itself in an endless loop",
 }
 
 // TestRoundTrip: on every kind of node the entry is added as the last one, install
@@ -75,7 +74,7 @@ func TestRoundTrip(t *testing.T) {
 			if diff := cmp.Diff(installed, nodetest.Tree(t, n.ConfDir)); diff != "" || len(o.Patches) > 0 || err != nil {
 				t.Errorf("installed twice: %q %v\n%s", o.Patches, err, diff)
 			}
-			if _, err = n.Installer().Uninstall(ctx, false); err != nil {
+			if _, err = n.Installer().Uninstall(ctx, node.Remove); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(before, nodetest.Tree(t, n.ConfDir)); diff != "" {
@@ -84,7 +83,7 @@ func TestRoundTrip(t *testing.T) {
 			if left := n.Programs(); len(left) > 0 {
 				t.Errorf("left in the bin dir: %v", left)
 			}
-			if o, err = n.Installer().Uninstall(ctx, false); err != nil || len(o.Patches) > 0 {
+			if o, err = n.Installer().Uninstall(ctx, node.Remove); err != nil || len(o.Patches) > 0 {
 				t.Errorf("uninstalled twice: %q %v", o.Patches, err)
 			}
 		})
@@ -138,7 +137,7 @@ func TestDeleted(t *testing.T) {
 		must(t, os.RemoveAll(*dir))
 		must(t, os.Mkdir(*dir, 0o755))
 		*dir = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-		s := health.New(contract.ModeNone)
+		s := health.New(contract.ModeNone, contract.PacketGuardRequired)
 		_, err = target.Install(context.Background())
 		s.Attempt(node.Outcome{}, "", err)
 		answer := httptest.NewRecorder()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 )
 
@@ -132,7 +133,7 @@ func TestOwnersGoOn(t *testing.T) {
 			if got := nodetest.Types(t, n.ConfDir); tc.plugins != nil && !slices.Equal(got, tc.plugins) {
 				t.Errorf("plugins are %q, want %q", got, tc.plugins)
 			}
-			if _, err = target.Uninstall(ctx, false); err != nil {
+			if _, err = target.Uninstall(ctx, node.Remove); err != nil {
 				t.Fatal(err)
 			}
 			var left []string

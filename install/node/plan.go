@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -103,9 +104,9 @@ func original(files []configFile, converted string) *configFile {
 }
 
 // planInstall decides how the entry gets into the configuration that runtimes
-// use: the first of files that is valid.
-func planInstall(files []configFile, entry []byte, fits fits, now time.Time) (p plan) {
-	target, notes, err := first(files, now)
+// use: the first of files that is valid and has the name of the network, if one is given.
+func planInstall(files []configFile, uses uses, entry []byte, fits fits, now time.Time) (p plan) {
+	target, notes, err := first(files, uses.network, now)
 	p.notes = notes
 	keep := "" // the converted list that belongs to target
 	switch {
@@ -113,6 +114,9 @@ func planInstall(files []configFile, entry []byte, fits fits, now time.Time) (p 
 		p.waiting = err
 	case filepath.Ext(target.name) == ".conflist":
 		p.waiting = p.insert(*target, entry, fits)
+	case uses.several:
+		p.waiting = fmt.Errorf("%s is a single plugin's, and containerd's max_conf_num is not 1: the list that the installer would make beside it is one network more, "+
+			"and every pod would get one interface more: make it a list (a .conflist with \"plugins\"), or set max_conf_num = 1", target.shown())
 	default:
 		keep = convertedName(target.name)
 		p.waiting = p.convert(*target, find(files, keep), entry, fits)
@@ -121,19 +125,28 @@ func planInstall(files []configFile, entry []byte, fits fits, now time.Time) (p 
 		if !isConverted(f.name) || f.name == keep {
 			continue
 		}
+		switch {
+		case uses.several: // it would be a network of its own
+			p.changes = append(p.changes, change{name: f.name, old: f.data, why: "one network more"})
 		// A list whose original is there but broken keeps the node working
 		// as long as nothing else is valid.
-		if p.waiting == nil || original(files, f.name) == nil {
+		case p.waiting == nil || original(files, f.name) == nil:
 			p.changes = append(p.changes, change{name: f.name, old: f.data, why: "original gone"})
 		}
 	}
 	return p
 }
 
+// uses is what the runtime takes from the directory.
+type uses struct {
+	network string // of this name; empty: the first
+	several bool   // and further ones
+}
+
 // first is the file that a runtime uses, converted lists aside. The notes name
 // the invalid files before it; the error says why there is none.
-func first(files []configFile, now time.Time) (*configFile, []string, error) {
-	var notes []string
+func first(files []configFile, network string, now time.Time) (*configFile, []string, error) {
+	var notes, others []string
 	for i, f := range files {
 		if isConverted(f.name) {
 			continue
@@ -143,8 +156,12 @@ func first(files []configFile, now time.Time) (*configFile, []string, error) {
 			return nil, notes, f.unreadable()
 		}
 		err := loadable(f)
+		if err == nil && network != "" && f.network() != network {
+			others = append(others, fmt.Sprintf("%s in %s", printable.Word(f.network()), f.shown()))
+			continue
+		}
 		if err == nil {
-			return &files[i], notes, nil
+			return &files[i], append(notes, namesakes(files[i:], network)...), nil
 		}
 		note := fmt.Sprintf("%s is invalid (%s)", f.shown(), printable.Line(err.Error()))
 		if f.fresh(now) {
@@ -152,10 +169,38 @@ func first(files []configFile, now time.Time) (*configFile, []string, error) {
 		}
 		notes = append(notes, note+": CRI-O skips it, containerd loads no configuration while it is there")
 	}
-	if len(notes) > 0 {
+	switch {
+	case len(others) > 0:
+		return nil, notes, fmt.Errorf("no network configuration is named %s, as --network-name wants: there is %s",
+			printable.Word(network), printable.List(others, ", "))
+	case len(notes) > 0:
 		return nil, notes, errors.New("no valid network configuration: " + printable.List(notes, "; "))
 	}
 	return nil, nil, errors.New("no network configuration: the cluster's network plugin has not written one yet")
+}
+
+// network is the name of the network that a valid file configures; CRI-O takes the
+// file's where there is none.
+func (f configFile) network() (name string) {
+	if filepath.Ext(f.name) == ".conflist" {
+		if l, err := libcni.NetworkConfFromBytes(f.data); err == nil {
+			name = l.Name
+		}
+	} else if c, err := libcni.NetworkPluginConfFromBytes(f.data); err == nil {
+		name = c.Network.Name
+	}
+	return cmp.Or(name, f.name)
+}
+
+// namesakes are notes on the files behind the first one that also have the name of the
+// network that is to be used.
+func namesakes(files []configFile, network string) (notes []string) {
+	for _, f := range files[1:] {
+		if network != "" && !isConverted(f.name) && loadable(f) == nil && f.network() == network {
+			notes = append(notes, fmt.Sprintf("%s is also named %s: CRI-O uses the first of them, %s", f.shown(), printable.Word(network), files[0].shown()))
+		}
+	}
+	return notes
 }
 
 // insert puts the entry into the list f.

@@ -55,7 +55,7 @@ func TestRandomOwners(t *testing.T) {
 		if halfWritten(n) {
 			finish(n)
 		}
-		_, err := target.Uninstall(ctx, false)
+		_, err := target.Uninstall(ctx, node.Remove)
 		must(t, err)
 		got := map[string]string{}
 		for name, text := range nodetest.Tree(t, n.ConfDir) {

@@ -41,7 +41,7 @@ func TestRefusals(t *testing.T) {
 		}, node.Waiting, `the key "plugins" appears twice`},
 		{"too old", func(_ *testing.T, n *nodetest.Node) {
 			n.WriteConf("10-a.conf", `{"name":"n","cniVersion":"0.2.0","type":"a"}`)
-		}, node.Waiting, "10-a.conf has cniVersion 0.2.0, the plugin supports 0.3.1"},
+		}, node.Waiting, "10-a.conf has cniVersion 0.2.0, the plugin supports 0.3.0"},
 		{"another bin dir", func(t *testing.T, n *nodetest.Node) {
 			n.WriteConf("10-a.conflist", valid)
 			must(t, os.Remove(filepath.Join(n.BinDir, "bridge")))

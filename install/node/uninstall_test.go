@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
@@ -27,7 +28,7 @@ func TestBrokenOriginal(t *testing.T) {
 		t.Errorf("plugins are %q", got)
 	}
 	for range 2 {
-		_, err = n.Installer().Uninstall(context.Background(), false)
+		_, err = n.Installer().Uninstall(context.Background(), node.Remove)
 		if err == nil || !strings.Contains(err.Error(), "10-bridge-tproxy-cni.conflist stays until 10-bridge.conf is valid") {
 			t.Errorf("error is %v", err)
 		}
@@ -36,7 +37,7 @@ func TestBrokenOriginal(t *testing.T) {
 		}
 	}
 	n.WriteConf("10-bridge.conf", whole)
-	_, err = n.Installer().Uninstall(context.Background(), false)
+	_, err = n.Installer().Uninstall(context.Background(), node.Remove)
 	must(t, err)
 	if left := nodetest.Tree(t, n.ConfDir); len(left) != 1 {
 		t.Errorf("left: %v", left)
@@ -58,7 +59,7 @@ func TestNamedElsewhere(t *testing.T) {
 		_, err := n.Installer().Install(context.Background())
 		must(t, err)
 		n.WriteConf(name, data)
-		_, err = n.Installer().Uninstall(context.Background(), false)
+		_, err = n.Installer().Uninstall(context.Background(), node.Remove)
 		if err == nil || !strings.Contains(err.Error(), name+" still names tproxy-cni") {
 			t.Errorf("%s: error is %v", name, err)
 		}
@@ -66,7 +67,7 @@ func TestNamedElsewhere(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		must(t, os.Rename(filepath.Join(n.ConfDir, name), filepath.Join(n.ConfDir, name+".cilium_bak")))
-		o, err := n.Installer().Uninstall(context.Background(), false)
+		o, err := n.Installer().Uninstall(context.Background(), node.Remove)
 		if err != nil || len(o.Notes) != 1 || !strings.Contains(o.Notes[0], name+".cilium_bak has the plugin's entry") {
 			t.Errorf("%s set aside: notes %q, error %v", name, o.Notes, err)
 		}

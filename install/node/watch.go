@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -90,9 +91,9 @@ func (w *Watcher) close() {
 	}
 }
 
-// follow watches the directories; again if they were made anew or are links that
-// lead elsewhere now, which their parents' events tell; and the directories
-// behind symbolic links in them, as those swapped through ..data.
+// follow watches the directories and the ways to them; again if they were made anew or
+// a link on the way leads elsewhere now; and the directories behind symbolic links in
+// them, as those swapped through ..data.
 func (w *Watcher) follow() {
 	if w.inotify == nil {
 		var err error
@@ -104,7 +105,10 @@ func (w *Watcher) follow() {
 	}
 	var failed error
 	for _, dir := range w.dirs {
-		failed = cmp.Or(failed, w.add(filepath.Dir(dir)), w.add(dir))
+		for _, d := range wayTo(dir) {
+			failed = cmp.Or(failed, w.add(d))
+		}
+		failed = cmp.Or(failed, w.add(dir))
 		links, _ := disk.Entries(dir, isLink)
 		for _, e := range links {
 			if target, err := filepath.EvalSymlinks(filepath.Join(dir, e.Name())); err == nil {
@@ -116,6 +120,40 @@ func (w *Watcher) follow() {
 		}
 	}
 	w.logOnce(failed)
+}
+
+// mostLinks is how many links the kernel follows on a path.
+const mostLinks = 40
+
+// wayTo are the directories whose entries decide where dir leads: its parent, those
+// that hold a symbolic link on the way, also behind other links, and the last one that
+// exists. MicroK8s and k3s move a link named current in the middle of the path to
+// another release.
+func wayTo(dir string) []string {
+	ways := []string{filepath.Dir(dir)}
+	at, rest := "/", strings.Split(filepath.Clean(dir), "/")
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		next := filepath.Join(at, name) // ".." of a link's text leads up from at, which has no link
+		to, err := os.Readlink(next)
+		switch {
+		case err == nil:
+			if links++; links > mostLinks {
+				return ways
+			}
+			ways = append(ways, at)
+			if filepath.IsAbs(to) {
+				at = "/"
+			}
+			rest = append(strings.Split(to, "/"), rest...)
+		case errors.Is(err, fs.ErrNotExist):
+			return append(ways, at)
+		default:
+			at = next
+		}
+	}
+	return ways
 }
 
 // add watches dir. A directory that does not exist may come later.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tproxy-cni/tproxy-cni/install/disk"
+	"github.com/tproxy-cni/tproxy-cni/install/node"
 	"github.com/tproxy-cni/tproxy-cni/install/node/nodetest"
 )
 
@@ -40,11 +41,55 @@ func TestWriteOrder(t *testing.T) {
 		t.Error(diff)
 	}
 	ops = nil
-	_, err = target.Uninstall(context.Background(), false)
+	_, err = target.Uninstall(context.Background(), node.Remove)
 	must(t, err)
 	want = append(slices.Clone(want[6:]), "remove tproxy-cni", "fsync bin")
 	if diff := cmp.Diff(want, ops); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestSettingsOrder: the entry never has a setting that the program on the node may not
+// know. An upgrade brings the program first, a rollback the entry.
+func TestSettingsOrder(t *testing.T) {
+	for _, name := range []string{"10-flannel.conflist", "10-bridge.conf"} {
+		t.Run(name, func(t *testing.T) {
+			n := nodetest.New(t, name)
+			n.Pad = 0
+			entry := n.Entry
+			later := []byte(strings.Replace(string(entry), "{", `{"ofLater": true,`, 1))
+			for _, step := range []struct {
+				version string
+				entry   []byte
+				want    []string
+			}{
+				{"v1", entry, []string{"tproxy-cni", "conflist"}},
+				{"v2", later, []string{"tproxy-cni", "conflist"}},
+				{"v1", entry, []string{"conflist", "tproxy-cni"}},
+				{"v2", entry, []string{"tproxy-cni"}},
+				{"v2", later, []string{"conflist"}},
+				{"v2", entry, []string{"conflist"}},
+			} {
+				n.Upgrade(step.version)
+				target := n.Installer()
+				target.Entry = step.entry
+				var renamed []string
+				target.Disk.Before = func(op, path string) error {
+					if op == "rename" {
+						renamed = append(renamed, strings.TrimPrefix(filepath.Ext(path), "."))
+						if filepath.Base(path) == "tproxy-cni" {
+							renamed[len(renamed)-1] = "tproxy-cni"
+						}
+					}
+					return nil
+				}
+				_, err := target.Install(context.Background())
+				must(t, err)
+				if diff := cmp.Diff(step.want, renamed); diff != "" {
+					t.Errorf("%s with %s: %s", step.version, step.entry, diff)
+				}
+			}
+		})
 	}
 }
 
@@ -67,7 +112,7 @@ func TestLostRace(t *testing.T) {
 	if list, err := nodetest.Load(n.ConfDir); err != nil || list.Name != "cbr1" {
 		t.Errorf("the owner's change is lost: %+v %v", list, err)
 	}
-	_, err = target.Uninstall(context.Background(), false)
+	_, err = target.Uninstall(context.Background(), node.Remove)
 	must(t, err)
 	if data, _ := os.ReadFile(filepath.Join(n.ConfDir, "10-flannel.conflist")); string(data) != newer {
 		t.Errorf("after uninstall:\n%s", data)

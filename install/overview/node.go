@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/tproxy-cni/tproxy-cni/install/preflight"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 	"github.com/tproxy-cni/tproxy-cni/internal/settings"
 )
@@ -34,13 +36,13 @@ func (f Facts) node() NodeReport {
 	if json.Valid(f.Sight.Entry) {
 		n.Entry = ascii(f.Sight.Entry)
 	}
-	mode, entry := f.entry()
-	n.DefaultMode = mode
+	mode, guard, entry := f.entry()
+	n.DefaultMode, n.PacketGuard = mode, string(guard)
 	n.Checks = append(n.Checks, Check{"entry", entry}, Check{"plugin", f.plugin()})
 	if v := f.Sight.Version; v != "" && v != f.Installer {
 		n.Checks = append(n.Checks, Check{"version", Line{Note, fmt.Sprintf("this program is %s, the plugin is %s", f.Installer, v), ""}})
 	}
-	for _, l := range f.kernel(mode) {
+	for _, l := range f.kernel(mode, guard) {
 		n.Checks = append(n.Checks, Check{"kernel", l})
 	}
 	for _, note := range f.Sight.Notes {
@@ -49,33 +51,44 @@ func (f Facts) node() NodeReport {
 	return n
 }
 
-// entry judges the plugin's entry. mode is the node's default.
-func (f Facts) entry() (mode string, l Line) {
+// entry judges the plugin's entry. mode and guard are the node's defaults.
+func (f Facts) entry() (mode string, guard contract.PacketGuard, l Line) {
+	c, l := f.readEntry()
+	return string(c.Mode), c.PacketGuard, l
+}
+
+// readEntry is entry with all of the defaults, those built in where it cannot be read.
+func (f Facts) readEntry() (intercept.Config, Line) {
+	none := intercept.Default(contract.ModeNone)
 	s := settings.New()
 	if f.Sight.Entry != nil {
 		s.Entry(f.Sight.Entry)
 	}
 	c, err := s.Config("eth0", nil)
 	list := filepath.Join(f.Sight.ConfDir, f.Sight.List)
+	network := ""
+	if f.Sight.Network != "" {
+		network = " of network " + f.Sight.Network
+	}
 	switch {
 	case errors.Is(f.Sight.EntryErr, fs.ErrPermission):
-		return contract.ModeNone, Line{Unknown, "entry: " + printable.Line(f.Sight.EntryErr.Error()), "run this as root"}
+		return none, Line{Unknown, "entry: " + printable.Line(f.Sight.EntryErr.Error()), "run this as root"}
 	case errors.Is(f.Sight.EntryErr, fs.ErrNotExist):
-		return contract.ModeNone, Line{
+		return none, Line{
 			Unknown, "entry: " + printable.Line(f.Sight.EntryErr.Error()),
 			"give the runtime's directory of CNI configurations: --cni-conf-dir",
 		}
 	case f.Sight.EntryErr != nil:
-		return contract.ModeNone, Line{Fault, "entry: " + printable.Line(f.Sight.EntryErr.Error()) + ": new pods are not intercepted", runInstaller}
+		return none, Line{Fault, "entry: " + printable.Line(f.Sight.EntryErr.Error()) + ": new pods are not intercepted", runInstaller}
 	case err != nil:
-		return contract.ModeNone, Line{
+		return none, Line{
 			Fault, "entry in " + printable.Word(list) + ": " + printable.Line(err.Error()) + ": every new pod fails",
 			"mend the entry, or the installer's flags that make it",
 		}
 	case c.Mode == contract.ModeNone:
-		return string(c.Mode), Line{OK, "entry in " + printable.Word(list) + ", for pods with the annotation", ""}
+		return c, Line{OK, "entry in " + printable.Word(list) + network + ", for pods with the annotation", ""}
 	}
-	return string(c.Mode), Line{OK, fmt.Sprintf("entry in %s, default mode %s", printable.Word(list), c.Mode), ""}
+	return c, Line{OK, fmt.Sprintf("entry in %s%s, default mode %s; exempt namespaces: %s", printable.Word(list), network, c.Mode, s.Exempt()), ""}
 }
 
 func (f Facts) plugin() Line {
@@ -94,16 +107,23 @@ func (f Facts) plugin() Line {
 
 // kernel judges what the kernel can do, for the node's default mode and the modes
 // that pods ask for.
-func (f Facts) kernel(mode string) (lines []Line) {
+func (f Facts) kernel(mode string, guard contract.PacketGuard) (lines []Line) {
 	if f.KernelErr != nil {
 		return []Line{{Unknown, "kernel: " + printable.Line(f.KernelErr.Error()), "run this as root"}}
 	}
 	needed := map[string]bool{mode: true}
+	// A pod may ask for less than the node's default, and not for less than its entry.
+	required := mode != contract.ModeNone && guard == contract.PacketGuardRequired
 	for _, p := range f.Pods {
 		needed[string(p.Finding.Mode)] = true
+		required = required || p.Finding.Mode != contract.ModeNone && p.Finding.Config.PacketGuard == contract.PacketGuardRequired
 	}
 	var works []string
+	var guards []string
 	for _, v := range f.Kernels {
+		if v.Guard != "" && v.Guard != contract.GuardNFT && !slices.Contains(guards, v.Text) {
+			guards = append(guards, v.Text)
+		}
 		switch {
 		case v.Error != "":
 			lines = append(lines, Line{Unknown, fmt.Sprintf("kernel, mode %s: %s", v.Mode, printable.Line(v.Error)), "run this as root"})
@@ -120,6 +140,16 @@ func (f Facts) kernel(mode string) (lines []Line) {
 	}
 	if len(works) > 0 {
 		lines = append([]Line{{OK, fmt.Sprintf("kernel %s: %s", printable.Word(f.Kernel), strings.Join(works, " and ")), ""}}, lines...)
+	}
+	for _, text := range guards {
+		l := Line{Note, "kernel: " + printable.Line(text), ""}
+		if required {
+			l = Line{
+				Fault, "kernel: the whole packet guard is required and lacks the " + intercept.EgressHook + ": pods that do not allow less do not start",
+				"a newer kernel, or packet-guard " + contract.PacketGuardBestEffort + " in the installer's settings",
+			}
+		}
+		lines = append(lines, l)
 	}
 	return lines
 }

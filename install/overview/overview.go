@@ -11,6 +11,7 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/install/pods"
 	"github.com/tproxy-cni/tproxy-cni/install/preflight"
 	"github.com/tproxy-cni/tproxy-cni/install/state"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
 // Facts are what was found out.
@@ -34,6 +35,7 @@ type Pod struct {
 	Finding    state.Finding
 	Containers []pods.Container // none where the runtime did not say
 	Redirected *uint64          // connections given to the sidecar since ADD; nil where the rules do not count
+	Guard      contract.Guard   // in force; empty where it is not known
 }
 
 // Verdict is how a line of the report is meant.
@@ -74,6 +76,7 @@ type NodeReport struct {
 	List             string              `json:"list,omitempty"`
 	Entry            json.RawMessage     `json:"entry,omitempty"`
 	DefaultMode      string              `json:"default_mode"`
+	PacketGuard      string              `json:"packet_guard"` // the node's default: required or best-effort
 	Modes            []preflight.Verdict `json:"modes"`
 	Checks           []Check             `json:"checks"`
 }
@@ -100,7 +103,8 @@ type PodReport struct {
 	Differences []string    `json:"differences,omitempty"` // from what ADD programs
 	Error       string      `json:"error,omitempty"`
 	Sidecar     *Sidecar    `json:"sidecar,omitempty"`
-	Redirected  *uint64     `json:"redirected,omitempty"` // connections given to the sidecar since ADD
+	Redirected  *uint64     `json:"redirected,omitempty"`   // connections given to the sidecar since ADD
+	Guard       string      `json:"packet_guard,omitempty"` // in force: nft, tc or none; of intercepted pods
 	Line
 }
 

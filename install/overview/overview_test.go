@@ -47,6 +47,25 @@ func with(image string, uid int64, running bool) Pod {
 	return p
 }
 
+// hookless is a node whose kernel has no hook for the whole packet guard, with that
+// entry, or one without a default, and pods that ask for these modes and that guard.
+func hookless(entry []byte, guard contract.PacketGuard, modes ...contract.Mode) func(*Facts) {
+	return func(f *Facts) {
+		if f.Sight.Entry = entry; entry == nil {
+			f.Sight.Entry = []byte(`{"type":"tproxy-cni"}`)
+		}
+		for i := range f.Kernels {
+			f.Kernels[i].Guard, f.Kernels[i].Text = string(contract.GuardTC), "without the hook"
+		}
+		for _, mode := range modes {
+			p := with("x/proxy:v0.2.0", 7089, true)
+			p.Finding.Mode, p.Finding.Config = mode, intercept.Default(mode)
+			p.Finding.Config.PacketGuard, p.Guard = guard, contract.GuardTC
+			f.Pods = append(f.Pods, p)
+		}
+	}
+}
+
 // TestLines: each state of a pod and of the node, in words, with one next step for
 // each fault, and the exit status.
 func TestLines(t *testing.T) {
@@ -58,7 +77,7 @@ func TestLines(t *testing.T) {
 		exit   int
 	}{
 		{"nothing asks", func(*Facts) {}, "no pod asks for interception, 0 faults", "", 0},
-		{"entry", func(*Facts) {}, " √ entry in /etc/cni/net.d/10-flannel.conflist, default mode nat", "", 0},
+		{"entry", func(*Facts) {}, " √ entry in /etc/cni/net.d/10-flannel.conflist, default mode nat; exempt namespaces: kube-*,openshift-*", "", 0},
 		{"no default", func(f *Facts) { f.Sight.Entry = []byte(`{"type":"tproxy-cni"}`) }, " √ entry in /etc/cni/net.d/10-flannel.conflist, for pods with the annotation", "", 0},
 		{"no entry", func(f *Facts) {
 			f.Sight.Entry, f.Sight.EntryErr = nil, errors.New("10-flannel.conflist: entry missing")
@@ -75,6 +94,11 @@ func TestLines(t *testing.T) {
 		{"kernel, needed", func(f *Facts) { f.Kernels[0].Missing = []string{"nft redirect"} }, " × kernel: mode nat lacks nft redirect", "kernel option", 1},
 		{"kernel, not needed", func(f *Facts) { f.Kernels[1].Missing = []string{"nft tproxy"} }, " ! kernel: mode tproxy lacks nft tproxy; nobody asks for it", "", 0},
 		{"kernel, unknown", func(f *Facts) { f.KernelErr = errors.New("not permitted") }, " ! kernel: not permitted", "run this as root", 3},
+		{"no hook, no default, nobody asks", hookless(nil, contract.PacketGuardBestEffort), " ! kernel: without the hook", "", 0},
+		{"no hook, no default, all ask for less", hookless(nil, contract.PacketGuardBestEffort, contract.ModeNAT), " ! kernel: without the hook", "", 0},
+		{"no hook, no default, one requires it", hookless(nil, contract.PacketGuardRequired, contract.ModeNAT), " × kernel: the whole packet guard is required", "a newer kernel, or packet-guard best-effort", 1},
+		{"no hook, the default requires it", hookless([]byte(`{"type":"tproxy-cni","mode":"nat"}`), contract.PacketGuardBestEffort, contract.ModeNAT), " × kernel: the whole packet guard is required", "a newer kernel, or packet-guard best-effort", 1},
+		{"no hook, the default allows less", hookless([]byte(`{"type":"tproxy-cni","mode":"nat","packetGuard":"best-effort"}`), contract.PacketGuardBestEffort, contract.ModeNAT), " ! kernel: without the hook", "", 0},
 		{"no runtime", func(f *Facts) { f.Socket = "" }, " ! no container runtime's socket found", "--cri-socket", 3},
 		{"mute runtime", func(f *Facts) { f.RuntimeErr = errors.New("connection refused") }, " ! container runtime at /run/containerd/containerd.sock: connection refused", "--cri-socket", 3},
 

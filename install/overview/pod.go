@@ -12,6 +12,7 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/install/pods"
 	"github.com/tproxy-cni/tproxy-cni/install/state"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
@@ -27,7 +28,7 @@ func (f Facts) pod(p Pod) PodReport {
 	if p.Finding.Err != nil {
 		r.Error = printable.Line(p.Finding.Err.Error())
 	}
-	r.Sidecar, r.Redirected = p.sidecar(), p.Redirected
+	r.Sidecar, r.Redirected, r.Guard = p.sidecar(), p.Redirected, string(p.Guard)
 	r.Line = f.judge(p, r)
 	return r
 }
@@ -84,7 +85,7 @@ func (f Facts) intercepted(p Pod, r PodReport) Line {
 			"give the pod the sidecar (tproxy-install inject), or the annotation proxy-uid of the one it has",
 		}
 	case side == nil:
-		return Line{OK, "intercepted" + r.redirected(), ""}
+		return Line{OK, "intercepted" + r.more(), ""}
 	case !side.Running:
 		next := fmt.Sprintf("kubectl logs -n %s %s -c %s", r.Namespace, r.Name, side.Container)
 		if side.attempt > 0 { // else there is no log of one before it
@@ -100,17 +101,21 @@ func (f Facts) intercepted(p Pod, r PodReport) Line {
 			"update the installer, then delete the pod or use --repair",
 		}
 	case side.Version != "":
-		return Line{OK, "intercepted, sidecar " + side.Version + r.redirected(), ""}
+		return Line{OK, "intercepted, sidecar " + side.Version + r.more(), ""}
 	}
-	return Line{OK, "intercepted" + r.redirected(), ""}
+	return Line{OK, "intercepted" + r.more(), ""}
 }
 
-// redirected goes on with a line, where the rules count.
-func (r PodReport) redirected() string {
-	if r.Redirected == nil {
-		return ""
+// more goes on with a line: with connections where the rules count, and with the packet
+// guard where it is not the whole one.
+func (r PodReport) more() (text string) {
+	if r.Redirected != nil {
+		text = fmt.Sprintf(", %d connections so far", *r.Redirected)
 	}
-	return fmt.Sprintf(", %d connections so far", *r.Redirected)
+	if r.Guard != "" && r.Guard != contract.GuardNFT {
+		text += ", packet guard " + r.Guard
+	}
+	return text
 }
 
 // sidecar is the pod's container with the user whom the rules let spoof.

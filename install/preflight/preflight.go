@@ -27,7 +27,18 @@ const timeout = time.Minute
 type Verdict struct {
 	Mode    string   `json:"mode"`
 	Missing []string `json:"missing"`         // features that the kernel lacks
+	Guard   string   `json:"packet_guard"`    // the packet guard that it can have: contract.GuardNFT, GuardTC or GuardNone; empty if not known
+	Text    string   `json:"packet_guard_is"` // that guard in a sentence
 	Error   string   `json:"error,omitempty"` // why nothing is known, empty otherwise
+}
+
+// Lacks are the features that the kernel lacks for the mode where the whole packet guard
+// is required, or not.
+func (v Verdict) Lacks(required bool) []string {
+	if required && v.Guard != "" && v.Guard != contract.GuardNFT {
+		return append(v.Missing[:len(v.Missing):len(v.Missing)], intercept.EgressHook)
+	}
+	return v.Missing
 }
 
 // Modes are those that preflight tries.
@@ -39,9 +50,11 @@ func Modes() []string { return []string{contract.ModeNAT, contract.ModeTProxy} }
 func Try() (verdicts []Verdict) {
 	for _, mode := range Modes() {
 		v := Verdict{Mode: mode, Missing: []string{}}
-		missing, err := intercept.Preflight(contract.Mode(mode))
+		missing, guard, err := intercept.Preflight(contract.Mode(mode))
 		if v.Missing = append(v.Missing, missing...); err != nil {
 			v.Error = err.Error()
+		} else {
+			v.Guard, v.Text = string(guard.Guard), guard.String()
 		}
 		verdicts = append(verdicts, v)
 	}
@@ -88,7 +101,7 @@ func Ask(ctx context.Context, command ...string) ([]Verdict, error) {
 	err = json.Unmarshal(out, &verdicts)
 	for i := range verdicts { // texts of the kernel and of libraries
 		v := &verdicts[i]
-		v.Error = printable.Line(v.Error)
+		v.Error, v.Text = printable.Line(v.Error), printable.Line(v.Text)
 		for j := range v.Missing {
 			v.Missing[j] = printable.Line(v.Missing[j])
 		}

@@ -52,6 +52,7 @@ type Finding struct {
 	Config intercept.Config
 	Addrs  []netip.Addr
 
+	namespace   string            // the pod's
 	annotations map[string]string // those of the plugin
 	seen        *intercept.Seen
 }
@@ -92,7 +93,7 @@ type Looker struct {
 // CAP_SYS_ADMIN and CAP_NET_ADMIN, and changes nothing.
 func (l *Looker) Look(ctx context.Context, p pods.Pod) Finding {
 	annotations := ours(p.Annotations)
-	f := l.settle(annotations, nil, nil)
+	f := l.settle(p.Namespace, annotations, nil, nil)
 	if f.State == NotAsked || f.State == Invalid {
 		return f
 	}
@@ -120,7 +121,7 @@ func (l *Looker) Look(ctx context.Context, p pods.Pod) Finding {
 		f.State, f.Err = OtherStack, errors.New(box.Stack+": its network stack is not that of its network namespace")
 		return f
 	}
-	if f = l.settle(annotations, box.Addrs, nil); f.State == Invalid {
+	if f = l.settle(p.Namespace, annotations, box.Addrs, nil); f.State == Invalid {
 		return f
 	}
 	if f.Path, err = box.NetNS(l.NodeNetNS); err != nil {

@@ -39,14 +39,14 @@ func TestDefaultsThatChange(t *testing.T) {
 			}
 			l := &Looker{Entry: today}
 			look := func() Finding {
-				f := l.settle(tt.annotations, nil, nil)
+				f := l.settle("demo", tt.annotations, nil, nil)
 				f.Path = n.Pod.Path()
 				return l.Compare(t.Context(), f)
 			}
 			if f := look(); f.State != tt.want {
 				t.Errorf("it is found %s: %v", f.State, f.Drift)
 			}
-			made, ok, err := (&Looker{Entry: []byte("{}")}).Made(n.Pod.Path(), tt.annotations, nil)
+			made, ok, err := (&Looker{Entry: []byte("{}")}).Made(n.Pod.Path(), "demo", tt.annotations, nil)
 			if !ok || err != nil || made.Mode != tt.mode || made.ProxyUID != tt.uid || made.ProxyPort != 15000 {
 				t.Errorf("without a default mode it was made with %+v, %t, %v", made, ok, err)
 			}
@@ -62,6 +62,28 @@ func TestDefaultsThatChange(t *testing.T) {
 	}
 }
 
+// TestExempt: the node's default mode asks nothing of a pod in an exempt namespace, also
+// where rules of a default of before are in it; its annotation does.
+func TestExempt(t *testing.T) {
+	entry, err := settings.NewEntry(map[string]string{"mode": contract.ModeNAT})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Looker{Entry: entry}
+	if f := l.settle("kube-system", nil, nil, nil); f.State != NotAsked || f.Mode != contract.ModeNone {
+		t.Errorf("it is %s, mode %s", f.State, f.Mode)
+	}
+	if f := l.settle("kube-system", nil, nil, entry); f.State != NotAsked {
+		t.Errorf("as it was made it is %s", f.State)
+	}
+	if f := l.settle("kube-system", map[string]string{contract.AnnotationPrefix + "mode": contract.ModeTProxy}, nil, nil); f.State != "" || f.Mode != contract.ModeTProxy {
+		t.Errorf("with its annotation it is %q, mode %s", f.State, f.Mode)
+	}
+	if f := l.settle("demo", nil, nil, nil); f.Mode != contract.ModeNAT {
+		t.Errorf("elsewhere it has mode %s", f.Mode)
+	}
+}
+
 // TestStates of a pod's namespace.
 func TestStates(t *testing.T) {
 	lab.Need(t, "nft", "iptables-nft")
@@ -74,7 +96,7 @@ func TestStates(t *testing.T) {
 	l := &Looker{Entry: entry}
 	want := func(annotations map[string]string, state State, drift string) Finding {
 		t.Helper()
-		f := l.settle(annotations, nil, nil)
+		f := l.settle("demo", annotations, nil, nil)
 		f.Path = n.Pod.Path()
 		f = l.Compare(t.Context(), f)
 		if f.State != state || !strings.Contains(f.Drift.Error(), drift) {
@@ -92,7 +114,7 @@ func TestStates(t *testing.T) {
 	n.Pod.Run("nft", "flush", "ruleset")
 	want(nil, Drifted, "table inet tproxy_cni is missing") // ip rules are left
 	for ok, annotations := range map[bool]map[string]string{true: asks, false: nil} {
-		if c, said, err := l.Made(n.Pod.Path(), annotations, nil); err != nil || said != ok || ok && c.Mode != contract.ModeNAT {
+		if c, said, err := l.Made(n.Pod.Path(), "demo", annotations, nil); err != nil || said != ok || ok && c.Mode != contract.ModeNAT {
 			t.Errorf("without a table it was made with %+v, %t, %v", c, said, err)
 		}
 	}

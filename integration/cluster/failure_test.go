@@ -17,7 +17,7 @@ func TestBadAnnotation(t *testing.T) {
 		`tproxy-cni.io/include-inbound-ports: 80-x`: `annotation tproxy-cni.io/include-inbound-ports "80-x": "x" is not a port ` +
 			`(want ports and ranges of 1-65535, such as 80,8000-8099)`,
 		`tproxy-cni.io/proxy-prot: "5000"`: `annotation tproxy-cni.io/proxy-prot "5000": unknown ` +
-			`(want mode, proxy-port, proxy-uid, admin-port, include-inbound-ports, exclude-inbound-ports, exclude-source-cidrs, proxy-protocol-from, proxy-protocol-ports)`,
+			`(want mode, proxy-port, proxy-uid, admin-port, include-inbound-ports, exclude-inbound-ports, exclude-source-cidrs, packet-guard, proxy-protocol-from, proxy-protocol-ports)`,
 	}
 	want := map[string]string{}
 	var objects []string

@@ -10,8 +10,9 @@ import (
 )
 
 // TestUninstall uninstalls the plugin and installs it again: in between the conflist is
-// what the node's network wrote, byte for byte, old pods keep working, new ones work
-// without interception, and one with the sidecar does not become ready.
+// what the node's network wrote, byte for byte, old pods keep working and can be deleted,
+// new ones work without interception, and one with the sidecar does not become ready. The
+// second step takes out the binary.
 func TestUninstall(t *testing.T) {
 	d, err := theDistro()
 	if err != nil {
@@ -31,8 +32,8 @@ func TestUninstall(t *testing.T) {
 		if got, want := list(t, n), d.on(n); got != want {
 			t.Errorf("node %d: the conflist is\n%s\nit was\n%s", n, got, want)
 		}
-		if out := onNodeRun(t, n, "ls", d.binDir); strings.Contains(out, "tproxy") {
-			t.Errorf("node %d: left in %s:\n%s", n, d.binDir, out)
+		if out := onNodeRun(t, n, "ls", d.binDir); !strings.Contains(out, "tproxy-cni") {
+			t.Errorf("node %d: no binary to delete old pods with in %s:\n%s", n, d.binDir, out)
 		}
 	}
 	ns.apply(server("plain", 1, "").yaml(t), server("late", 1, "nat").yaml(t))
@@ -58,10 +59,19 @@ func TestUninstall(t *testing.T) {
 	if out := ns.kubectl("get", "pod", "late", "-o", "jsonpath={.status.containerStatuses[0].started}"); out != "false" {
 		t.Errorf("the application of a pod without interception has started: %q", out)
 	}
+	ns.kubectl("delete", "pod", "nat", "--timeout=120s") // by the list of the day: containerd
+	uninstall(t, "TPROXY_REMOVE_BINARY=true", "TPROXY_FORCE=true")
+	for n := 1; n <= nodes; n++ {
+		if out := onNodeRun(t, n, "ls", d.binDir); strings.Contains(out, "tproxy") {
+			t.Errorf("node %d: left in %s:\n%s", n, d.binDir, out)
+		}
+	}
+	ns.kubectl("delete", "pod", "tproxy", "--timeout=120s")
 }
 
-// uninstall uninstalls the plugin on every node until the test ends.
-func uninstall(t *testing.T) {
+// uninstall uninstalls the plugin on every node until the test ends. With env it also
+// takes the second step.
+func uninstall(t *testing.T, env ...string) {
 	t.Helper()
 	d, err := theDistro()
 	if err != nil {
@@ -73,7 +83,12 @@ func uninstall(t *testing.T) {
 		}
 	})
 	out := manifests("uninstall", d.name)
-	err = errors.Join(kubectl("apply", "-k", out), installed(), kubectl("delete", "-k", out, "--timeout=240s"))
+	err = errors.Join(kubectl("apply", "-k", out), installed())
+	if len(env) > 0 {
+		args := append([]string{"-n", "tproxy-cni", "set", "env", "daemonset/tproxy-install"}, env...)
+		err = errors.Join(err, kubectl(args...), installed())
+	}
+	err = errors.Join(err, kubectl("delete", "-k", out, "--timeout=240s"))
 	if err != nil {
 		t.Fatal(err)
 	}

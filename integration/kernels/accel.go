@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,17 @@ var accelerators = [][]string{{"-accel", "kvm"}, {"-accel", "tcg,thread=multi,tb
 // 11 s emulated on a busy machine.
 const patience = 30 * time.Second
 
+// chooseEach chooses for each kernel. An accelerator that is of no use to one of them is
+// not tried with those that follow: to wait for it once is enough.
+func chooseEach(ctx context.Context, kernels []kernel, accels [][]string, patience time.Duration, errOut io.Writer) (chosen [][]string) {
+	for _, k := range kernels {
+		a := choose(ctx, k, accels, patience, errOut)
+		accels = accels[slices.IndexFunc(accels, func(b []string) bool { return slices.Equal(a, b) }):]
+		chosen = append(chosen, a)
+	}
+	return chosen
+}
+
 // choose returns the first accelerator under which a kernel writes to its console,
 // or the last, and reports the ones that it rejected. That /dev/kvm exists and opens
 // proves nothing: where nested virtualization is broken the processor spins in the
@@ -31,7 +43,7 @@ func choose(ctx context.Context, k kernel, accels [][]string, patience time.Dura
 		if err == nil {
 			return a
 		}
-		fmt.Fprintf(errOut, "kernels: %s does not work, all processors are emulated: %v\n", strings.Join(a, " "), err)
+		fmt.Fprintf(errOut, "kernels: %s does not work, processors are emulated from Linux %s on: %v\n", strings.Join(a, " "), k.version, err)
 	}
 	return last
 }

@@ -82,6 +82,22 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// TestChooseEach: what did not work with a kernel is not tried with the next ones; what
+// did is tried with each.
+func TestChooseEach(t *testing.T) {
+	lab.Need(t, "qemu-system-x86_64")
+	software, last := accelerators[len(accelerators)-1], []string{"-accel", "the-last"}
+	works, mute := guest(t, speaks), guest(t, ends)
+	var said strings.Builder
+	got := chooseEach(context.Background(), []kernel{works, works, mute, works}, [][]string{software, last}, time.Hour, &said)
+	if want := [][]string{software, software, last, last}; !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("%v are chosen, want %v", got, want)
+	}
+	if strings.Count(said.String(), "does not work") != 1 {
+		t.Errorf("said %q", &said)
+	}
+}
+
 // TestComplaint: as QEMU writes it.
 func TestComplaint(t *testing.T) {
 	const said = `qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.01H:ECX.pni [bit 0]

@@ -29,6 +29,7 @@ mount -t devpts -o ptmxmode=666 pts /root/dev/pts
 ln -s /proc/self/fd /root/dev/fd # as udev would
 for n in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${n%:*}" "/root/dev/${n#*:}"; done
 share tests /root/run/kernels
+cp /plan /environment /root/run
 
 # libcni's results: tests on the host create and remove this directory, and one removed in the lower layer is lost in the overlay.
 mkdir -p /root/var/lib/cni

@@ -10,26 +10,23 @@ import (
 	"strings"
 )
 
-// boot runs half of the plan on a kernel in a machine of QEMU's and returns what it
-// wrote. The console, with the kernel's own messages, goes to a file beside.
-func boot(ctx context.Context, o options, k kernel, version, half, tests, work string) (log string, err error) {
-	if err := errors.Join(os.MkdirAll(work, 0o755), os.MkdirAll(o.logs, 0o755)); err != nil {
-		return "", err
-	}
-	initial, err := initrd(ctx, k)
+// boot runs the steps on a kernel in a machine of QEMU's and returns what it wrote.
+// That, and the console with the kernel's own messages, go to files of that name, too.
+func boot(ctx context.Context, o options, k kernel, accel []string, name string, steps []step) (log string, err error) {
+	initial, err := initrd(ctx, k, planText(steps), environment(o.source, k.version))
 	if err != nil {
 		return "", err
 	}
-	initrdFile := filepath.Join(work, "initrd")
-	if err := os.WriteFile(initrdFile, initial, 0o644); err != nil {
+	initrdFile := filepath.Join(o.work, name+".initrd")
+	if err := errors.Join(os.MkdirAll(o.logs, 0o755), os.WriteFile(initrdFile, initial, 0o644)); err != nil {
 		return "", err
 	}
-	console, said := filepath.Join(o.logs, version+"-"+half+".console"), filepath.Join(o.logs, version+"-"+half+".log")
+	console, said := filepath.Join(o.logs, name+".console"), filepath.Join(o.logs, name+".log")
 
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	args := append(machine(o.accel, k, console, append(slices.Clone(kernelArgs), "plan."+half)), "-m", "3072", "-initrd", initrdFile, "-serial", "file:"+said)
-	for tag, path := range map[string]string{"host": "/", "modules": k.modules(), "tests": tests, "source": o.source} {
+	args := append(machine(accel, k, console, kernelArgs), "-m", "3072", "-initrd", initrdFile, "-serial", "file:"+said)
+	for tag, path := range map[string]string{"host": "/", "modules": k.modules(), "tests": o.tests, "source": o.source} {
 		args = append(args, "-virtfs", fmt.Sprintf("local,path=%s,mount_tag=%s,security_model=none,readonly=on,multidevs=remap", path, tag))
 	}
 	_, err = command(ctx, "", "qemu-system-x86_64", args...)

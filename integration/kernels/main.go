@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,7 +33,8 @@ type options struct {
 	limit    time.Duration // for one kernel
 	logs     string        // directory of the guests' consoles and logs
 	source   string        // directory of the project
-	accel    []string      // of accelerators; chosen once for all kernels
+	work     string        // directory of this run
+	tests    string        // directory of the test binaries, below work
 }
 
 func run(ctx context.Context, args []string, out, errOut io.Writer) error {
@@ -45,19 +47,20 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return err
 	}
 	if o.versions = f.Args(); len(o.versions) == 0 {
-		return fmt.Errorf("no kernel given; for example: kernels 6.1 6.12")
+		return fmt.Errorf("no kernel given; for example: kernels 5.10 newest")
 	}
 
-	work, err := os.MkdirTemp("", "tproxy-cni-kernels-")
-	if err != nil {
+	var err error
+	if o.work, err = os.MkdirTemp("", "tproxy-cni-kernels-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer os.RemoveAll(o.work)
 	if o.source, err = os.Getwd(); err != nil {
 		return err
 	}
-	tests := filepath.Join(work, "tests")
-	if err := compile(ctx, o.source, tests, o.only); err != nil {
+	o.tests = filepath.Join(o.work, "tests")
+	plan, err := compile(ctx, o.source, o.tests, o.only)
+	if err != nil {
 		return err
 	}
 
@@ -67,23 +70,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 			return fmt.Errorf("linux %s: %w", version, err)
 		}
 	}
-	o.accel = choose(ctx, kernels[0], accelerators, patience, errOut)
+	accels := chooseEach(ctx, kernels, accelerators, patience, errOut)
+	results := testEach(ctx, o, plan, kernels, accels)
 
-	// One processor each, as many at once as there are here: see README.md.
-	results := make([]result, 0, len(halves)*len(kernels))
-	var machines errgroup.Group
-	machines.SetLimit(runtime.NumCPU())
-	for i, version := range o.versions {
-		for _, half := range halves {
-			results = append(results, result{})
-			r := &results[len(results)-1]
-			machines.Go(func() error {
-				*r = try(ctx, o, kernels[i], version, half, tests, filepath.Join(work, version+"-"+half))
-				return nil
-			})
-		}
-	}
-	_ = machines.Wait()
 	failed := 0
 	for _, r := range results {
 		r.print(out)
@@ -93,20 +82,29 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) error {
 	}
 	printLeftOut(out)
 	if failed > 0 {
-		return fmt.Errorf("%d of %d machines failed; the guests' consoles and logs are in %s", failed, len(results), o.logs)
+		return fmt.Errorf("%d of %d kernels failed; the guests' consoles and logs are in %s", failed, len(results), o.logs)
 	}
 	return nil
 }
 
-// try runs half of the tests on one kernel.
-func try(ctx context.Context, o options, k kernel, version, half, tests, work string) (r result) {
-	r.version, r.half, r.pkg = version, half, k.pkg
-	start := time.Now()
-	log, err := boot(ctx, o, k, version, half, tests, work)
-	r.took = time.Since(start)
-	r.sections, r.uname, r.err = parse(log)
-	if err != nil {
-		r.err = err
+// testEach runs the halves of the plan on each kernel. A machine has one processor, and
+// as many run at once as there are here: see README.md.
+func testEach(ctx context.Context, o options, plan map[string][]step, kernels []kernel, accels [][]string) []result {
+	results := make([]result, len(kernels))
+	var machines errgroup.Group
+	machines.SetLimit(runtime.NumCPU())
+	for i, k := range kernels {
+		results[i] = result{k, make([]half, len(halves))}
+		emulated := slices.Equal(accels[i], accelerators[len(accelerators)-1])
+		for j, name := range halves {
+			machines.Go(func() error {
+				results[i].halves[j] = try(name, plan[name], emulated, func(name string, steps []step) (string, error) {
+					return boot(ctx, o, k, accels[i], k.version+"-"+name, steps)
+				})
+				return nil
+			})
+		}
 	}
-	return r
+	_ = machines.Wait()
+	return results
 }

@@ -14,86 +14,118 @@ import (
 
 // kernel is an unpacked package.
 type kernel struct {
+	version string // as on the command line
 	pkg     string
 	dir     string // as the package would lie in /
 	release string // as uname -r says
 	busybox string // needs no library; this machine's own may, and the two packages exclude each other
 }
 
-func (k kernel) image() string   { return filepath.Join(k.dir, "boot/vmlinuz-"+k.release) }
 func (k kernel) modules() string { return filepath.Join(k.dir, "lib/modules") }
 
-// fetch finds Debian's newest kernel of a version and unpacks it in the user's
-// cache, where it stays. Nothing is installed.
+// image is the kernel itself; from Linux 6.19 on it lies beside its modules.
+func (k kernel) image() string {
+	beside := filepath.Join(k.modules(), k.release, "vmlinuz")
+	if _, err := os.Stat(beside); err == nil {
+		return beside
+	}
+	return filepath.Join(k.dir, "boot/vmlinuz-"+k.release)
+}
+
+// fetch finds Debian's newest kernel of a version, or of all if that is [newest],
+// and unpacks it in the user's cache, where it stays. Nothing is installed.
 func fetch(ctx context.Context, version string) (kernel, error) {
-	k, err := fetchListed(ctx, version)
-	if err == nil || ctx.Err() != nil {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return kernel{}, err
+	}
+	cache = filepath.Join(cache, "tproxy-cni-kernels")
+	a, updated, err := openApt(ctx, cache)
+	if err != nil {
+		return kernel{}, err
+	}
+	k, err := fetchListed(ctx, a, cache, version)
+	if err == nil || updated || ctx.Err() != nil {
 		return k, err
 	}
-	// apt's lists may be missing, or name packages that are gone.
-	_, updateErr := command(ctx, "", "apt-get", "update", "-q")
-	if k, err = fetchListed(ctx, version); err != nil {
+	updateErr := a.update(ctx) // the lists may name packages that are gone
+	if k, err = fetchListed(ctx, a, cache, version); err != nil {
 		err = errors.Join(err, updateErr)
 	}
 	return k, err
 }
 
 // fetchListed is fetch by the lists that apt has.
-func fetchListed(ctx context.Context, version string) (k kernel, err error) {
-	list, err := command(ctx, "", "apt-cache", "search", "--names-only", "^linux-image-"+regexp.QuoteMeta(version)+`\.`)
+func fetchListed(ctx context.Context, a apt, cache, version string) (k kernel, err error) {
+	k.version = version
+	list, err := a.run(ctx, "", "apt-cache", "pkgnames", "linux-image-")
 	if err != nil {
 		return k, err
 	}
-	if k.pkg = newest(list, version); k.pkg == "" {
-		return k, fmt.Errorf("apt knows no linux-image-%s.*-amd64: Debian 12 has 6.1 and 6.12", version)
+	if k.pkg = pick(list, version); k.pkg == "" {
+		return k, fmt.Errorf("apt knows no linux-image-%s.*-amd64 in %s", version, strings.Join(suites, ", "))
 	}
-	if k.dir, err = unpacked(ctx, k.pkg, plainModules); err != nil {
+	if k.dir, err = unpacked(ctx, a, cache, k.pkg, plainModules); err != nil {
 		return k, err
 	}
-	static, err := unpacked(ctx, "busybox-static", func(context.Context, string) error { return nil })
+	static, err := unpacked(ctx, a, cache, "busybox-static", func(context.Context, string) error { return nil })
 	if err != nil {
 		return k, err
 	}
-	k.busybox = filepath.Join(static, "bin/busybox")
-	releases, err := os.ReadDir(k.modules())
-	if err != nil || len(releases) != 1 {
-		return k, fmt.Errorf("%s does not have exactly one kernel: %v (%w)", k.dir, releases, err)
+	if k.busybox, err = onlyOne(filepath.Join(static, "bin/busybox"), filepath.Join(static, "usr/bin/busybox")); err != nil {
+		return k, err // newer packages have it in usr/bin
 	}
-	k.release = releases[0].Name()
-	return k, nil
+	release, err := onlyOne(filepath.Join(k.modules(), "*"))
+	k.release = filepath.Base(release)
+	return k, err
+}
+
+// onlyOne returns the only file of these patterns.
+func onlyOne(patterns ...string) (string, error) {
+	var files []string
+	for _, p := range patterns {
+		found, err := filepath.Glob(p)
+		if err != nil {
+			return "", err
+		}
+		files = append(files, found...)
+	}
+	if len(files) != 1 {
+		return "", fmt.Errorf("want one file %s, there are %d", strings.Join(patterns, " or "), len(files))
+	}
+	return files[0], nil
 }
 
 // unpacked returns the directory of a package. If it is not cached the package is
-// downloaded, unpacked and passed to ready; the directory then appears as a whole.
-func unpacked(ctx context.Context, pkg string, ready func(ctx context.Context, root string) error) (dir string, err error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	cache = filepath.Join(cache, "tproxy-cni-kernels")
+// downloaded with its parts, unpacked and passed to ready; the directory then appears
+// as a whole.
+func unpacked(ctx context.Context, a apt, cache, pkg string, ready func(ctx context.Context, root string) error) (dir string, err error) {
 	dir = filepath.Join(cache, pkg)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", err
 	}
 	tmp, err := os.MkdirTemp(cache, "new-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	// -q and no sandbox: apt's own user does not get into a home directory.
-	if _, err := command(ctx, tmp, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", pkg); err != nil {
+	depends, err := a.run(ctx, "", "apt-cache", "depends", "--important", pkg)
+	if err != nil {
 		return "", err
 	}
-	deb, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil || len(deb) != 1 {
-		return "", fmt.Errorf("download of %s: %v (%w)", pkg, deb, err)
+	pkgs := append(parts(depends, pkg), pkg)
+	if _, err := a.run(ctx, tmp, "apt-get", append([]string{"-q", "download"}, pkgs...)...); err != nil {
+		return "", err
+	}
+	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if err != nil || len(debs) != len(pkgs) {
+		return "", fmt.Errorf("download of %v: %v (%w)", pkgs, debs, err)
 	}
 	root := filepath.Join(tmp, "root")
-	if _, err := command(ctx, "", "dpkg", "-x", deb[0], root); err != nil {
-		return "", err
+	for _, deb := range debs {
+		if _, err := command(ctx, "", "dpkg", "-x", deb, root); err != nil {
+			return "", err
+		}
 	}
 	if err := ready(ctx, root); err != nil {
 		return "", err
@@ -101,9 +133,28 @@ func unpacked(ctx context.Context, pkg string, ready func(ctx context.Context, r
 	return dir, os.Rename(root, dir)
 }
 
-// plainModules decompresses a kernel's modules: the guest's modprobe passes the
-// files to the kernel unchanged.
+// parts are the packages that a kernel's is made of, from 6.19 on: linux-binary-,
+// linux-modules- and linux-base- of its release, on which it depends as apt-cache
+// depends lists them. An older one depends on none.
+func parts(depends, pkg string) (pkgs []string) {
+	release, isKernel := strings.CutPrefix(pkg, "linux-image-")
+	for line := range strings.Lines(depends) {
+		name, isDependency := strings.CutPrefix(strings.TrimSpace(line), "Depends: ")
+		if isKernel && isDependency && strings.HasPrefix(name, "linux-") && strings.HasSuffix(name, "-"+release) {
+			pkgs = append(pkgs, name)
+		}
+	}
+	return pkgs
+}
+
+// plainModules decompresses a kernel's modules, since the guest's modprobe passes the
+// files to the kernel unchanged, and puts them where older packages have them.
 func plainModules(ctx context.Context, root string) error {
+	if _, err := os.Stat(filepath.Join(root, "usr/lib/modules")); err == nil {
+		if err := os.Rename(filepath.Join(root, "usr/lib"), filepath.Join(root, "lib")); err != nil {
+			return err
+		}
+	}
 	releases, err := os.ReadDir(filepath.Join(root, "lib/modules"))
 	if err != nil {
 		return err
@@ -120,15 +171,21 @@ func plainModules(ctx context.Context, root string) error {
 	return nil
 }
 
-// newest picks, of the packages that apt-cache search lists, the newest of a
-// version. The flavours (cloud, rt), the meta-packages and the debug symbols
-// are not of this form.
-func newest(list, version string) (pkg string) {
-	form := regexp.MustCompile(`^linux-image-(` + regexp.QuoteMeta(version) + `\.[0-9]+(?:-[0-9]+|\+deb[0-9]+)?)-amd64$`)
+// newest is the version that stands for the newest one.
+const newest = "newest"
+
+// pick picks, of these names of packages, the newest of a version. The flavours
+// (cloud, rt), the meta-packages, the debug symbols, kernels for an older Debian and
+// release candidates are not of this form.
+func pick(list, version string) (pkg string) {
+	v := regexp.QuoteMeta(version)
+	if version == newest {
+		v = `[0-9]+\.[0-9]+`
+	}
+	form := regexp.MustCompile(`^linux-image-(` + v + `\.[0-9]+(?:-[0-9]+|\+deb[0-9.]+)?)-amd64$`)
 	var best []int
 	for line := range strings.Lines(list) {
-		name, _, _ := strings.Cut(line, " ")
-		m := form.FindStringSubmatch(strings.TrimSpace(name))
+		m := form.FindStringSubmatch(strings.TrimSpace(line))
 		if m == nil {
 			continue
 		}

@@ -1,7 +1,7 @@
 # Runs each line of the plan, "name<tab>directory<tab>command", and writes to the guest's second serial line, which nothing else uses.
 stty -F /dev/ttyS1 raw
 exec < /dev/null > /dev/ttyS1 2>&1
-. /run/kernels/environment
+. /run/environment
 ip link set lo up
 # The project may be in /tmp, where the host's files are covered.
 [ -d "$source" ] || { mkdir -p "$source" && mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 source "$source"; }
@@ -13,8 +13,8 @@ for program in ip nft setpriv curl cat nc nginx ss ping; do
 	path=$(command -v "$program") && ldd "$path" | grep -o '/[^ ]*' | xargs touch "$path"
 done
 
-plan=/run/kernels/$(grep -o 'plan\.[a-z]*' /proc/cmdline)
-echo "### kernel $(uname -r)"
+plan=/run/plan
+echo "### kernel $(uname -rv)"
 echo "### plan $(grep -c . "$plan")"
 while IFS='	' read -r name folder command; do
 	echo "### run $name"

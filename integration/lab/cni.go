@@ -56,6 +56,9 @@ func NewCNI(t TB, list Conflist, dirs ...string) *CNI {
 	return c
 }
 
+// Dir is the directory of the configuration, as a node's /etc/cni/net.d.
+func (c *CNI) Dir() string { return c.dir }
+
 // results is where libcni remembers the results of ADD for cnitool.
 const results = "/var/lib/cni/results"
 
@@ -110,10 +113,13 @@ func (c *CNI) network(list Conflist) map[string]any {
 type Attachment struct {
 	*CNI
 	Node, Pod *NS
+	Interface string // the pod's: eth0 if empty
 
 	// Capabilities are what a runtime hands to plugins that declare them,
 	// by the capability's name.
 	Capabilities map[string]any
+
+	Args string // CNI_ARGS: "K8S_POD_NAMESPACE=demo;K8S_POD_NAME=web"
 }
 
 // Try runs a verb of cnitool: add, check, del, gc or status.
@@ -123,7 +129,10 @@ func (a Attachment) Try(verb string) (string, error) {
 		return "", err
 	}
 	cmd := exec.Command(a.tool, verb, a.name, a.Pod.Path())
-	cmd.Env = append(os.Environ(), "CNI_PATH="+a.path, "NETCONFPATH="+a.dir, "CAP_ARGS="+string(args))
+	cmd.Env = append(os.Environ(), "CNI_PATH="+a.path, "NETCONFPATH="+a.dir, "CAP_ARGS="+string(args), "CNI_ARGS="+a.Args)
+	if a.Interface != "" {
+		cmd.Env = append(cmd.Env, "CNI_IFNAME="+a.Interface)
+	}
 	return a.Node.TryCmd(cmd)
 }
 

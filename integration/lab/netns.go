@@ -35,15 +35,23 @@ type NS struct {
 // it. It is removed at the end of the test, after the processes in it.
 func New(t TB, name string) *NS {
 	t.Helper()
+	return made(t, name, func(name string) error {
+		return onThread(func() error {
+			fd, err := netns.NewNamed(name)
+			if err == nil {
+				err = fd.Close()
+			}
+			return err
+		})
+	})
+}
+
+// made is New with a function that makes the namespace.
+func made(t TB, name string, by func(name string) error) *NS {
+	t.Helper()
 	Need(t, "ip", "setpriv")
 	ns := &NS{t: t, name: fmt.Sprintf("lab%d-%d-%s", os.Getpid(), serial.Add(1), name)}
-	if err := onThread(func() error {
-		fd, err := netns.NewNamed(ns.name)
-		if err == nil {
-			err = fd.Close()
-		}
-		return err
-	}); err != nil {
+	if err := by(ns.name); err != nil {
 		t.Fatalf("make namespace %s: %v", ns.name, err)
 	}
 	t.Cleanup(ns.Remove)

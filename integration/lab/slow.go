@@ -38,3 +38,6 @@ func limit(d time.Duration) time.Duration { return d * time.Duration(slow) }
 // Programs is the directory of the programs under test if they are already built, from
 // LAB_PROGRAMS; empty where the tests build them.
 func Programs() string { return os.Getenv("LAB_PROGRAMS") }
+
+// Previous is the same for the programs of the release before, from LAB_PREVIOUS.
+func Previous() string { return os.Getenv("LAB_PREVIOUS") }

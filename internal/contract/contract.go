@@ -36,6 +36,28 @@ const (
 	ModeNone   = "none"   // the pod is left alone although the node has a default mode
 )
 
+// PacketGuard is what a pod asks for where the kernel has no hook for the whole
+// packet guard, which stops frames of packet sockets on the CNI interface. The zero
+// value is none of them.
+type PacketGuard string
+
+// The choices; untyped as the modes are.
+const (
+	PacketGuardRequired   = "required"    // without the whole guard the pod does not start
+	PacketGuardBestEffort = "best-effort" // the next best guard, and at worst none
+)
+
+// Guard is the packet guard that is in force in a pod. The texts are for JSON and
+// metrics.
+type Guard string
+
+// The guards, the strictest first.
+const (
+	GuardNFT  = "nft"  // the whole: nftables' netdev egress hook
+	GuardTC   = "tc"   // a tc egress filter, which PACKET_QDISC_BYPASS goes round
+	GuardNone = "none" // none on the CNI interface; that on lo is there
+)
+
 // Numbers.
 const (
 	// ProxyPort is the sidecar's default listening port (TCP).
@@ -75,6 +97,15 @@ const (
 	// be used, see /etc/iproute2/rt_protos.
 	RouteProtocolNAT    = 'n'
 	RouteProtocolTProxy = 't'
+
+	// RouteProtocolGuardTC and RouteProtocolGuardNone are the origin of one more
+	// route on lo in RouteTable, with the metric GuardMetric, in a pod without the
+	// whole packet guard: every process of the pod can tell by it which guard the
+	// plugin has set up. They spell "f" (filter) and "x". No such route means
+	// GuardNFT, as every earlier version programs it.
+	RouteProtocolGuardTC   = 'f'
+	RouteProtocolGuardNone = 'x'
+	GuardMetric            = 4096
 
 	// SpoofPortLow and SpoofPortHigh bound, inclusively, the source ports of
 	// the spoofed leg when it cannot have the client's own: above the

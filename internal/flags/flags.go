@@ -24,7 +24,14 @@ type Set struct {
 type setting struct {
 	name, env string
 	set       func(string) error
+	given     *repeated // of a flag that may be repeated
 }
+
+// repeated is a flag.Value.
+type repeated []string
+
+func (l *repeated) String() string        { return "" }
+func (l *repeated) Set(text string) error { *l = append(*l, text); return nil }
 
 // New returns an empty Set. The environment variable of the flag log-level is
 // prefix + "LOG_LEVEL"; one-letter flags have none. --help begins with intro.
@@ -38,6 +45,16 @@ func New(prefix, intro string) *Set {
 // instead; it is not called for the default value "". Usage is package flag's.
 func (s *Set) Add(name, value, usage string, set func(string) error) {
 	s.fs.String(name, value, s.add(name, usage, set))
+}
+
+// Each adds a flag that may be repeated: set is called for each of its texts, or for
+// value if there is none.
+func (s *Set) Each(name, value, usage string, set func(string) error) {
+	given := &repeated{}
+	usage = s.add(name, usage+"; may be repeated", set)
+	s.all[len(s.all)-1].given = given
+	s.fs.Var(given, name, usage)
+	s.fs.Lookup(name).DefValue = value
 }
 
 // Bool adds a flag that may be given without a value.
@@ -58,7 +75,7 @@ func (s *Set) add(name, usage string, set func(string) error) string {
 		env = s.prefix + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		usage += " (" + env + ")"
 	}
-	s.all = append(s.all, setting{name, env, set})
+	s.all = append(s.all, setting{name, env, set, nil})
 	return usage
 }
 
@@ -91,6 +108,14 @@ func (s *Set) Parse(args []string, getenv func(string) string, usage io.Writer) 
 	s.fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	for _, f := range s.all {
 		name, text := "--"+f.name, s.fs.Lookup(f.name).Value.String()
+		if f.given != nil {
+			for _, text := range append(*f.given, s.fs.Lookup(f.name).DefValue)[:max(1, len(*f.given))] {
+				if err := f.set(text); err != nil {
+					faults = append(faults, fmt.Errorf("%s %s: %w", name, printable.Quote(text), err))
+				}
+			}
+			continue
+		}
 		if !given[f.name] {
 			if env := getenv(f.env); f.env != "" && env != "" && !serviceLink(f.env, env) {
 				name, text = f.env, env

@@ -41,7 +41,9 @@ var may = map[string][]string{
 	"internal/source":    {},
 	"internal/term":      {},
 	"internal/adminhttp": {"internal/source"},
-	"internal/intercept": {"internal/contract", "internal/printable", "internal/xtables"},
+	"internal/intercept": {"internal/bpf", "internal/contract", "internal/lacks", "internal/printable", "internal/version", "internal/xtables"},
+	"internal/bpf":       {},
+	"internal/lacks":     {}, // set by tests only
 	"internal/settings":  {"internal/contract", "internal/intercept", "internal/printable", "internal/ranges"},
 
 	"plugin": {"internal/contract", "internal/intercept", "internal/printable", "internal/settings", "internal/version"},
@@ -57,7 +59,7 @@ var may = map[string][]string{
 	"proxy/accesslog":  {"internal/drain"},
 	"proxy/stats":      {"proxy/accesslog"},
 	"proxy/podstat":    {"internal/contract", "internal/printable"},
-	"proxy/metrics":    {"internal/printable", "proxy/accesslog", "proxy/podstat", "proxy/stats"},
+	"proxy/metrics":    {"internal/contract", "internal/printable", "proxy/accesslog", "proxy/podstat", "proxy/stats"},
 	"proxy/dial":       {"internal/contract", "proxy/accesslog", "proxy/sock"},
 	"proxy/probe":      {"internal/contract", "proxy/dial", "proxy/podstat", "proxy/sock", "proxy/sys"},
 	"echo-server":      {"internal/contract", "internal/drain", "internal/flags", "internal/version"},
@@ -81,10 +83,10 @@ var may = map[string][]string{
 	"install/state":          {"install/pods", "internal/contract", "internal/intercept", "internal/settings"},
 
 	"integration":         {},
-	"integration/lab":     {},
+	"integration/lab":     {"internal/contract"},
 	"integration/demo":    {"integration/lab", "internal/contract"},
 	"integration/fresh":   {},
-	"integration/kernels": {"internal/programs"},
+	"integration/kernels": {"integration/lab", "internal/contract", "internal/programs"},
 }
 
 // never are what a program must not be made of, anywhere below it: the plugin
@@ -98,11 +100,12 @@ var never = map[string][]string{
 // rooms are the packages that alone import something, tests aside: what is heavy, and
 // what is unsafe.
 var rooms = map[string]string{
-	"unsafe":                              "proxy/sys internal/xtables",
+	"unsafe":                              "proxy/sys internal/bpf internal/xtables",
 	"github.com/prometheus/client_golang": "install/health",
 	"google.golang.org/grpc":              "install/pods",
 	"k8s.io/cri-api":                      "install/pods",
 	"go.yaml.in/yaml":                     "install/inject",
+	"sigs.k8s.io/yaml":                    "install/inject",
 	"github.com/pires/go-proxyproto":      "proxy/proxyproto",
 }
 

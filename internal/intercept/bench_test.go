@@ -14,7 +14,7 @@ func inEachMode(b *testing.B, f func(b *testing.B, path string, c Config)) {
 	for _, mode := range []contract.Mode{contract.ModeNAT, contract.ModeTProxy} {
 		b.Run(string(mode), func(b *testing.B) {
 			b.ReportAllocs()
-			f(b, newPod(b).Path(), Default(mode))
+			f(b, newPod(b).Path(), usual(b, mode))
 		})
 	}
 }

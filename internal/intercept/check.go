@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -17,7 +16,8 @@ import (
 
 // Drift is how a pod's kernel state differs from what Apply programs, one
 // sentence for each difference: "the rule of chain spoofed that lets uid 7089
-// open the spoofed leg is missing".
+// open the spoofed leg is missing". The first says so if another version of the plugin
+// has programmed the pod: "v0.1.0 of the plugin has programmed this pod, and this is v0.2.0".
 type Drift []string
 
 func (d Drift) Error() string { return strings.Join(d, "; ") }
@@ -41,8 +41,9 @@ func (t Taken) Error() string {
 //
 // It returns nil if nothing differs, and a Drift that names every difference, and
 // Others, if something does. If all is as Apply programs it and there are Others, it is
-// Taken; that Others could not follow all rules is no fault of the pod's. Any other error means that it could not compare: the faults of c, a line each; a
-// NoNetNS; or the kernel's error, with what failed.
+// Taken; that Others could not follow all rules is no fault of the pod's. Any other error
+// means that it could not compare: the faults of c, a line each; a NoNetNS; or the kernel's
+// error, with what failed.
 //
 // The kernel itself says what Apply would program: Check applies c in a scratch
 // namespace and compares what it reads back from both. It changes nothing at
@@ -59,7 +60,8 @@ func (k *Checker) Check(path string, c Config, required []netip.Addr) error {
 // CheckAgain is Check for a namespace that is looked at time and again, each time
 // with the same c and required, and with seen, which begins as the zero value. It
 // costs a quarter of Check while nothing changes the namespace's nftables. Its error is
-// ctx's if that ends first, however much the kernel has to list.
+// ctx's if that ends first, however much of nftables, rules or filters the kernel has to
+// list.
 func (k *Checker) CheckAgain(ctx context.Context, path string, c Config, required []netip.Addr, seen *Seen) error {
 	if err := c.validate(); err != nil {
 		return err
@@ -69,7 +71,10 @@ func (k *Checker) CheckAgain(ctx context.Context, path string, c Config, require
 		return err
 	}
 	defer p.close()
-	defer context.AfterFunc(ctx, func() { _ = p.raw.SetReadDeadline(time.Unix(0, 1)) })()
+	if _, err := p.rtnetlink(); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, p.interrupt)()
 	err = k.compare(p, c, required, seen)
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -81,12 +86,16 @@ func (k *Checker) CheckAgain(ctx context.Context, path string, c Config, require
 func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) error {
 	var drift Drift
 	var others Taken
+	want, err := k.wanted(c)
+	if err != nil {
+		return err
+	}
 	now, err := p.generation(c.Interface)
 	if err != nil {
 		return err
 	}
 	if !seen.same(now) {
-		if drift, err = k.checkTables(p, c, required); err != nil {
+		if drift, err = p.checkTables(want, required); err != nil {
 			return err
 		}
 		if others, err = p.others(c); err != nil && !errors.Is(err, errTooMany) {
@@ -94,13 +103,23 @@ func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) e
 		}
 		*seen = Seen{now, len(drift) == 0 && len(others) == 0, 0}
 	}
-	for _, f := range p.familiesOf(c.Interface, c.Mode) {
-		diffs, err := f.check(p.link)
+	guard, err := p.checkGuard(c, want)
+	if err != nil {
+		return err
+	}
+	drift = append(drift, guard...)
+	for _, f := range p.familiesOf(c.Interface, c.Mode, c.ProxyUID) {
+		rules, err := f.checkRules(p)
 		if err != nil {
 			return err
 		}
-		drift = append(drift, diffs...)
+		routes, err := f.checkRoutes(p.link)
+		if err != nil {
+			return err
+		}
+		drift = append(append(drift, rules...), routes...)
 	}
+	drift = append(drift, p.checkGroup(c.Interface)...)
 	values, err := checkSysctls(p.ns, c.Mode)
 	if err != nil {
 		return err
@@ -108,6 +127,15 @@ func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) e
 	drift = append(drift, values...)
 	if p.lo.Attrs().RawFlags&unix.IFF_UP == 0 {
 		drift = append(drift, "interface lo is down")
+	}
+	if len(drift) > 0 {
+		other, err := p.otherVersion()
+		if err != nil {
+			return err
+		}
+		if other != "" {
+			drift = append(Drift{other}, drift...)
+		}
 	}
 	switch {
 	case len(drift) == 0 && len(others) == 0:
@@ -121,16 +149,12 @@ func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) e
 }
 
 // checkTables is the part of Check that reads nftables.
-func (k *Checker) checkTables(p *pod, c Config, required []netip.Addr) (Drift, error) {
-	want, err := k.wanted(c)
-	if err != nil {
-		return nil, err
-	}
+func (p *pod) checkTables(want wanted, required []netip.Addr) (Drift, error) {
 	have, err := p.readTables()
 	if err != nil {
 		return nil, err
 	}
-	drift := Drift(diffTables(want, have))
+	drift := Drift(diffTables(want.tables, have))
 	own, err := p.checkOwn(required)
 	if err != nil {
 		return nil, err

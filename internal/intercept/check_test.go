@@ -10,13 +10,14 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/lacks"
 )
 
 var required = []netip.Addr{netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("fd00:1::2")}
 
 // TestRemove: the namespace is as before Apply, once and twice.
 func TestRemove(t *testing.T) {
-	for name, c := range goldens() {
+	for name, c := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			pod := newPod(t)
 			pod.Up() // Apply leaves lo up, which does no harm
@@ -40,12 +41,21 @@ func TestRemove(t *testing.T) {
 }
 
 // TestUndo: an Apply that fails leaves the namespace as it was and says what
-// failed.
+// failed, whichever packet guard there is.
 func TestUndo(t *testing.T) {
+	for _, features := range []string{"", lacks.Egress, lacks.Egress + "," + lacks.TC} {
+		t.Run("lacks "+features, func(t *testing.T) {
+			lack(t, features)
+			testUndo(t)
+		})
+	}
+}
+
+func testUndo(t *testing.T) {
 	pod := newPod(t)
 	pod.Up() // going up gives lo its address, which it keeps
 	before := state(pod)
-	c := Default(contract.ModeNAT)
+	c := bestEffort(contract.ModeNAT)
 	c.Interface = "net7"
 	if err := Apply(pod.Path(), c); err == nil || !strings.Contains(err.Error(), `"net7"`) {
 		t.Errorf("Apply on an interface that is not there: %v", err)
@@ -56,11 +66,12 @@ func TestUndo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.close()
-	link, err := p.link.LinkByName("eth0")
+	c.Interface = "eth0"
+	link, err := p.link.LinkByName(c.Interface)
 	if err != nil {
 		t.Fatal(err)
 	}
-	steps, err := p.steps(Default(contract.ModeNAT), link)
+	steps, err := p.steps(c, link, new(Guarded))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,22 +177,22 @@ func TestCheck(t *testing.T) {
 		},
 		{
 			"marked rule", "nat", run("ip", "rule", "del", "fwmark", "0x1000/0x1000", "lookup", "29808"),
-			`ipv4 rule "1: from all fwmark 0x1000/0x1000 lookup 29808" is missing`,
+			`ipv4 rule "0: from all fwmark 0x1000/0x1000 lookup 29808" is missing`,
 		},
 		{
 			"unreachable rule", "nat", run("ip", "-6", "rule", "del", "fwmark", "0x1000/0x1000", "unreachable"),
-			`ipv6 rule "1: from all fwmark 0x1000/0x1000 unreachable" is missing`,
+			`ipv6 rule "0: from all fwmark 0x1000/0x1000 unreachable" is missing`,
 		},
 		{
 			"marked rules in another order", "nat", func(_ *testing.T, pod *lab.NS) {
-				pod.Run("ip", "rule", "del", "priority", "1", "fwmark", "0x1000/0x1000", "lookup", "29808")
-				pod.Run("ip", "rule", "add", "priority", "1", "fwmark", "0x1000/0x1000", "lookup", "29808")
+				pod.Run("ip", "rule", "del", "priority", "0", "fwmark", "0x1000/0x1000", "lookup", "29808")
+				pod.Run("ip", "rule", "add", "priority", "0", "fwmark", "0x1000/0x1000", "lookup", "29808")
 			},
-			"ipv4 rules of priority 1 are in another order",
+			"ipv4 rules of priority 0 are in another order",
 		},
 		{
-			"another's rule for our mark", "nat", run("ip", "-6", "rule", "add", "priority", "1", "from", "fd00:1::2", "fwmark", "0x1000/0x1000", "lookup", "29808"),
-			`ipv6 rule "1: from fd00:1::2/128 fwmark 0x1000/0x1000 lookup 29808" is unexpected`,
+			"another's rule for our mark", "nat", run("ip", "-6", "rule", "add", "priority", "0", "from", "fd00:1::2", "fwmark", "0x1000/0x1000", "lookup", "29808"),
+			`ipv6 rule "0: from fd00:1::2/128 fwmark 0x1000/0x1000 lookup 29808" is unexpected`,
 		},
 		{
 			"the kernel's rule is back", "tproxy", run("ip", "rule", "add", "priority", "0", "lookup", "local"),
@@ -209,9 +220,12 @@ func TestCheck(t *testing.T) {
 		{"a timeout that does not matter", "tproxy", func(_ *testing.T, pod *lab.NS) { pod.Sysctl(conntrackTimeout+"last_ack", "31") }, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if tt.name == "frames on the interface" {
+				lab.NeedKernel(t, lab.EgressHook)
+			}
 			t.Parallel()
 			pod := newPod(t)
-			c := Default(tt.mode)
+			c := usual(t, tt.mode)
 			apply(t, pod, c)
 			tt.change(t, pod)
 			got := ""
@@ -227,7 +241,7 @@ func TestCheck(t *testing.T) {
 
 func TestCheckSets(t *testing.T) {
 	pod := newPod(t)
-	c := goldens()["tproxy"]
+	c := goldens(t)["tproxy"]
 	apply(t, pod, c)
 	if err := Check(pod.Path(), c, required); err != nil {
 		t.Errorf("as applied: %v", err)
@@ -244,7 +258,7 @@ func TestCheckAnyName(t *testing.T) {
 	for _, name := range []string{scratchPeer, "fifteen-letters", "eth0.5@x"} {
 		pod, node := lab.New(t, "pod"), lab.New(t, "node")
 		lab.Veth(node, "pod0", pod, name)
-		c := Default(contract.ModeNAT)
+		c := usual(t, contract.ModeNAT)
 		c.Interface = name
 		apply(t, pod, c)
 		if err := Check(pod.Path(), c, nil); err != nil {
@@ -255,7 +269,7 @@ func TestCheckAnyName(t *testing.T) {
 
 // TestOneInterface: a second network's ADD and DEL do no harm to the first.
 func TestOneInterface(t *testing.T) {
-	for name, c := range goldens() {
+	for name, c := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			pod, node := newPod(t), lab.New(t, "second")
 			lab.Veth(node, "pod1", pod, "net1")

@@ -7,6 +7,8 @@ import (
 
 	mnl "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
 // mostWanted bounds what a Checker remembers; a Config takes some 20 kB. Pods
@@ -18,20 +20,29 @@ const mostWanted = 32
 // zero value is ready. Its methods may be called from several goroutines.
 type Checker struct {
 	mu   sync.Mutex
-	want map[string]map[string]tableState // by the Config's text
+	want map[string]wanted // by the Config's text
 }
 
-// wanted are the tables that Apply programs for c.
-func (k *Checker) wanted(c Config) (map[string]tableState, error) {
+// wanted is what Apply programs for a Config, as far as only the kernel can say it.
+type wanted struct {
+	tables  map[string]tableState
+	guard   Guarded
+	filters []filter // at the interface's egress
+}
+
+// wanted is what Apply programs for c, with the best guard that there is: whether
+// that is enough for c is checkGuard's business.
+func (k *Checker) wanted(c Config) (wanted, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	c.PacketGuard = contract.PacketGuardBestEffort
 	key := fmt.Sprintf("%+v", c)
 	if want, ok := k.want[key]; ok {
 		return want, nil
 	}
-	var want map[string]tableState
-	err := scratch(c.Interface, func(path string) error {
-		if err := Apply(path, c); err != nil {
+	var want wanted
+	err := scratch(c.Interface, func(path string) (err error) {
+		if want.guard, err = ApplyGuarded(path, c); err != nil {
 			return err
 		}
 		s, err := open(path)
@@ -39,14 +50,18 @@ func (k *Checker) wanted(c Config) (map[string]tableState, error) {
 			return err
 		}
 		defer s.close()
-		want, err = s.readTables()
+		if want.tables, err = s.readTables(); err != nil {
+			return err
+		}
+		have, err := s.filters(c.Interface)
+		want.filters = have.egress
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("program a scratch namespace to compare with: %w", err)
+		return want, fmt.Errorf("program a scratch namespace to compare with: %w", err)
 	}
 	if k.want == nil || len(k.want) >= mostWanted {
-		k.want = map[string]map[string]tableState{}
+		k.want = map[string]wanted{}
 	}
 	k.want[key] = want
 	return want, nil

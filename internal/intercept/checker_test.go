@@ -17,7 +17,7 @@ func TestCheckAgain(t *testing.T) {
 	lab.Need(t, "nft", "ip", "sysctl", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy")
 	for _, mode := range []contract.Mode{contract.ModeNAT, contract.ModeTProxy} {
 		t.Run(string(mode), func(t *testing.T) {
-			pod, c := newPod(t), Default(mode)
+			pod, c := newPod(t), usual(t, mode)
 			apply(t, pod, c)
 			var k Checker
 			var seen Seen
@@ -47,7 +47,7 @@ func TestCheckAgain(t *testing.T) {
 				{"table inet tproxy_cni is dormant", "nft add table inet tproxy_cni { flags dormant; }"},
 				{"table netdev tproxy_cni is dormant", "nft add table netdev tproxy_cni { flags dormant; }"},
 				{"rule 1 of chain output", "nft insert rule inet tproxy_cni output accept"},
-				{"suppress_prefixlength 0", "ip rule del pref 2"},
+				{"suppress_prefixlength 0", "ip rule del pref 0 lookup local suppress_prefixlength 0"},
 				{"ipv6 route", "ip -6 route flush table 29808"},
 				{"fwmark_reflect is 0", "sysctl -qw net.ipv4.fwmark_reflect=0"},
 				{"interface lo is down", "ip link set lo down"},
@@ -83,7 +83,7 @@ func TestCheckAgain(t *testing.T) {
 // TestCheckerIsBounded: a Checker forgets, so that pods with settings of their own do
 // not fill the memory, and goes on.
 func TestCheckerIsBounded(t *testing.T) {
-	pod, c := newPod(t), Default(contract.ModeNAT)
+	pod, c := newPod(t), usual(t, contract.ModeNAT)
 	var k Checker
 	for i := range mostWanted + 2 {
 		c.ExcludePorts = []PortRange{{Low: uint16(i + 1), High: uint16(i + 1)}}

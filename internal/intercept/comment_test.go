@@ -18,7 +18,7 @@ import (
 // names one rule.
 func TestComments(t *testing.T) {
 	third := regexp.MustCompile(`^[a-z]+s [ -!#-~]+[^.]$`) // "drops every foreign source"
-	for name, c := range goldens() {
+	for name, c := range goldens(t) {
 		for _, table := range ruleset(c, required) {
 			for _, ch := range table.chains {
 				seen := map[string]bool{}
@@ -39,14 +39,14 @@ var ruleComment = regexp.MustCompile(` comment ".*"`)
 // only the comments are missing. Where a set has another name CHECK says so in a few
 // words, and Apply and Remove leave nothing of it.
 func TestUpgradeOfComments(t *testing.T) {
-	for name, c := range goldens() {
+	for name, c := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			pod, fresh := newPod(t), newPod(t)
 			pod.Up()
 			before := state(pod)
 			apply(t, fresh, c)
 			apply(t, pod, c)
-			golden := read(t, "testdata/"+name+".nft")
+			golden := golden(t, name)
 			rules := ruleComment.ReplaceAllString(golden, "")
 			load := func(rules string) {
 				t.Helper()
@@ -81,7 +81,7 @@ func TestUpgradeOfComments(t *testing.T) {
 // data, CHECK shows it in one printable line, and does not fall over it.
 func TestForeignComments(t *testing.T) {
 	pod := newPod(t)
-	c := Default(contract.ModeNAT)
+	c := usual(t, contract.ModeNAT)
 	apply(t, pod, c)
 	inet := &nftables.Table{Name: contract.Table, Family: nftables.TableFamilyINet}
 	const is = "rule 2 of chain exempt of table inet tproxy_cni is unexpected"

@@ -35,6 +35,11 @@ type Config struct {
 	// source. 0 is refused, because every process of root in the pod could.
 	ProxyUID uint32
 
+	// PacketGuard says what to do where the kernel has no hook for the whole packet
+	// guard: contract.PacketGuardRequired or contract.PacketGuardBestEffort. "" is
+	// refused.
+	PacketGuard contract.PacketGuard
+
 	IncludePorts   []PortRange    // TCP ports to intercept; all if empty
 	ExcludePorts   []PortRange    // TCP ports not to intercept, also where included; none if empty
 	ExcludeSources []netip.Prefix // clients whose connections are not intercepted; none if empty
@@ -46,6 +51,7 @@ func Default(mode contract.Mode) Config {
 	return Config{
 		Mode: mode, Interface: "eth0",
 		ProxyPort: contract.ProxyPort, AdminPort: contract.AdminPort, ProxyUID: contract.ProxyUID,
+		PacketGuard: contract.PacketGuardRequired,
 	}
 }
 
@@ -69,6 +75,8 @@ func (c Config) validate() error {
 	fault(c.ProxyPort != 0 && c.ProxyPort == c.AdminPort, "proxy port and admin port are both %d: want two", c.ProxyPort)
 	fault(c.ProxyUID == 0, "proxy uid 0: every process of root in the pod could use a client's address")
 	fault(c.ProxyUID == math.MaxUint32, "proxy uid %d: not a uid, the kernel uses the number for none", c.ProxyUID)
+	fault(c.PacketGuard != contract.PacketGuardRequired && c.PacketGuard != contract.PacketGuardBestEffort,
+		"packet guard %s: want %s or %s", printable.Quote(string(c.PacketGuard)), contract.PacketGuardRequired, contract.PacketGuardBestEffort)
 	for _, list := range []struct {
 		what   string
 		ranges []PortRange

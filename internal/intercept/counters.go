@@ -61,7 +61,20 @@ func Counters(path string) (packets map[string]uint64, err error) {
 			packets[name] = c.Packets
 		}
 	}
-	return packets, nil
+	if _, ok := packets[counterFramesDropped]; !ok {
+		return packets, nil
+	}
+	// What the guard by tc drops its qdisc counts, with what filters of other software do
+	// if the qdisc is theirs.
+	ifname, err := p.device()
+	if err != nil {
+		return nil, err
+	}
+	f, err := p.filters(ifname)
+	if slices.ContainsFunc(f.egress, func(f filter) bool { return f.ours() && f.handle == handleMade }) {
+		packets[counterFramesDropped] += uint64(f.dropped)
+	}
+	return packets, err
 }
 
 // readCounters are those of our table of a family, by name; none without a table.

@@ -16,7 +16,7 @@ import (
 // Apply, and makes no difference to CHECK; README.md says what each counts. That
 // real traffic is counted is integration's to show.
 func TestCounters(t *testing.T) {
-	for name, c := range goldens() {
+	for name, c := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			pod := newPod(t)
 			if have, err := Counters(pod.Path()); err != nil || len(have) > 0 {
@@ -78,12 +78,12 @@ var (
 // by a version without counters, rules against loops and a protocol of its routes, and
 // another Apply brings it up to date.
 func TestUpgradeOfCounters(t *testing.T) {
-	for name, c := range goldens() {
+	for name, c := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			pod, fresh := newPod(t), newPod(t)
 			apply(t, fresh, c)
 			apply(t, pod, c)
-			old := newRules.ReplaceAllString(counterParts.ReplaceAllString(read(t, "testdata/"+name+".nft"), ""), "$1")
+			old := newRules.ReplaceAllString(counterParts.ReplaceAllString(golden(t, name), ""), "$1")
 			pod.Run("nft", "delete table inet tproxy_cni; delete table netdev tproxy_cni")
 			pod.Run("nft", old)
 			for _, dev := range []string{"-4 dev lo table 29808", "-4 dev eth0 table 29808 metric 2048", "-4 dev lo table local", "-6 dev lo table 29808", "-6 dev eth0 table 29808 metric 2048"} {

@@ -2,6 +2,8 @@ package intercept
 
 import (
 	"encoding/binary"
+	"errors"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -53,6 +55,24 @@ func byType(list []mnl.Attribute) map[uint16][]byte {
 	return attrs
 }
 
+// mostTries bounds how often something is read, or put in order, that other software
+// changes meanwhile.
+const mostTries = 5
+
+// dumpRoute are the replies to a dump of rtnetlink, read again if something changed
+// meanwhile.
+func dumpRoute(conn *mnl.Conn, message mnl.HeaderType, request []byte) (replies []mnl.Message, err error) {
+	for range mostTries {
+		replies, err = conn.Execute(mnl.Message{Header: mnl.Header{Type: message, Flags: mnl.Request | mnl.Dump}, Data: request})
+		if err != nil || !slices.ContainsFunc(replies, interrupted) {
+			return replies, err
+		}
+	}
+	return nil, errors.New("other software changes them all the time")
+}
+
+func interrupted(m mnl.Message) bool { return m.Header.Flags&mnl.DumpInterrupted != 0 }
+
 // nested are the attributes within one; none if they cannot be read.
 func nested(b []byte) map[uint16][]byte {
 	list, err := mnl.UnmarshalAttributes(b)
@@ -70,6 +90,14 @@ func u32(b []byte) uint32 {
 		return 0
 	}
 	return binary.BigEndian.Uint32(b)
+}
+
+// number is a netlink attribute of rtnetlink, in the machine's order; 0 if it is absent.
+func number(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b)
 }
 
 // value is the data in an NFTA_DATA_VALUE.

@@ -63,11 +63,20 @@ func InForce(path string, c Config) (Config, error) {
 }
 
 // comparedPort is the port that a rule compares with: the first value of two bytes.
-// expressions are a ruleState's, the name and the data of each in turn.
 func comparedPort(expressions string) (port uint16, ok bool) {
+	v, ok := compared(expressions, 2)
+	if !ok {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(v), true
+}
+
+// compared is the first value of so many bytes that a rule compares with. expressions
+// are a ruleState's, the name and the data of each in turn.
+func compared(expressions string, size int) (v []byte, ok bool) {
 	list, err := mnl.UnmarshalAttributes([]byte(expressions))
 	if err != nil {
-		return 0, false
+		return nil, false
 	}
 	name := ""
 	for _, a := range list {
@@ -76,9 +85,9 @@ func comparedPort(expressions string) (port uint16, ok bool) {
 			continue
 		}
 		v := nested(nested(a.Data)[unix.NFTA_CMP_DATA])[unix.NFTA_DATA_VALUE]
-		if name == "cmp" && len(v) == 2 {
-			return binary.BigEndian.Uint16(v), true
+		if name == "cmp" && len(v) == size {
+			return v, true
 		}
 	}
-	return 0, false
+	return nil, false
 }

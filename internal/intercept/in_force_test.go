@@ -9,10 +9,10 @@ import (
 // TestInForce: the settings that rules were made with can be read from them; what no
 // rule says is as it was asked for.
 func TestInForce(t *testing.T) {
-	for name, c := range goldens() {
+	for name, c := range goldens(t) {
 		t.Run(name, func(t *testing.T) {
 			pod := newPod(t)
-			asked := Default(contract.ModeNAT)
+			asked := usual(t, contract.ModeNAT)
 			if c.Mode == contract.ModeNAT {
 				asked.Mode = contract.ModeTProxy
 			}

@@ -10,16 +10,21 @@
 //	others.go                        Others; others_walk.go follows a connection through rules that
 //	                                 others_nft.go and others_legacy.go read
 //	preflight.go, probe.go           what a kernel lacks
+//	in_force.go, stamp.go            the settings that are in force, and which version they are of
 //	ruleset.go and what it names     the nftables rules; nft.go has the words that they are made of
 //	program.go, transaction.go       from the rules to the kernel
-//	route.go, route_sync.go          policy routing; sysctl.go, early_demux.go  sysctls
+//	route.go                         policy routing; route_rule.go, route_order.go have the rules,
+//	                                 route_sync.go the routes
+//	sysctl.go                        sysctls
 //	netns.go, pod.go, scratch.go     network namespaces
+//	packet_guard.go, tc.go           the packet guard of kernels without the hook for the whole one
 //	config.go                        what can be asked for
 package intercept
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -36,59 +41,69 @@ import (
 // looked at; a NoNetNS; an interface that is missing, or another one that is
 // intercepted already; or the kernel's error, with the step that it refused. If a
 // step fails, those before it are undone, unless the namespace had been programmed
-// before: then the old state stays in force.
+// before: then the old state stays in force if the kernel refused the tables.
 //
 // It needs CAP_NET_ADMIN, and CAP_SYS_ADMIN to enter a namespace that is not the
 // process's own. In its own one /proc/sys may be read-only if the sysctls are
 // right already.
 func Apply(path string, c Config) error {
+	_, err := ApplyGuarded(path, c)
+	return err
+}
+
+// ApplyGuarded is Apply, and says which packet guard is in force then. Its error may
+// also be a NoGuard, which comes of c.PacketGuard.
+func ApplyGuarded(path string, c Config) (g Guarded, err error) {
 	if err := c.validate(); err != nil {
-		return err
+		return g, err
 	}
 	p, err := open(path)
 	if err != nil {
-		return err
+		return g, err
 	}
 	defer p.close()
 	link, err := p.link.LinkByName(c.Interface)
 	if err != nil {
-		return fmt.Errorf("find interface %q in %s: %w", c.Interface, printable.Word(path), err)
+		return g, fmt.Errorf("find interface %q in %s: %w", c.Interface, printable.Word(path), err)
 	}
 	switch device, err := p.device(); {
 	case err != nil:
-		return err
+		return g, err
 	case device != "" && device != c.Interface:
-		return fmt.Errorf("interface %s: this pod's connections are intercepted on %s already, and a pod can have only one such interface: "+
+		return g, fmt.Errorf("interface %s: this pod's connections are intercepted on %s already, and a pod can have only one such interface: "+
 			"take %s out of the other network's chain", printable.Word(c.Interface), printable.Word(device), contract.PluginType)
 	}
-	steps, err := p.steps(c, link)
+	steps, err := p.steps(c, link, &g)
 	if err != nil {
-		return err
+		return g, err
 	}
 	for i, s := range steps {
 		if err := s.do(); err != nil {
 			if p.ready {
-				return err
+				return g, err
 			}
-			return errors.Join(err, undo(steps[:i+1]))
+			return g, errors.Join(err, undo(steps[:i+1]))
 		}
 	}
-	return nil
+	return g, nil
 }
 
-// steps program c, on the interface link. They are in an order in which packets
-// never see half of the state: nothing is intercepted or refused before the tables
-// come, the guard comes with them, and only then can a process use a foreign source
-// (in IPv4; IPv6 needs the sysctl, which in a pod without running programs comes to
-// the same). The local default of IPv4 comes last, when the rules already hide it;
-// then the marked rules are put in order, for which the routes have to be there.
-func (p *pod) steps(c Config, link netlink.Link) ([]step, error) {
+// steps program c, on the interface link, and find out the packet guard. They are in an
+// order in which packets never see half of the state: table 29808 is there before a rule
+// asks it, nothing is intercepted or refused before the tables come, the guard comes with
+// them, and only then can a process use a foreign source (in IPv4; IPv6 needs the sysctl,
+// which in a pod without running programs comes to the same). The local default of IPv4
+// comes last, when the rules already hide it.
+//
+// In a pod that is programmed already the tables come first: they are what a kernel may
+// refuse, all or nothing, and then the old routes and rules stay with the old tables.
+func (p *pod) steps(c Config, link netlink.Link, g *Guarded) ([]step, error) {
 	own, err := p.addresses()
 	if err != nil {
 		return nil, err
 	}
 
-	fs := p.families(link, c.Mode)
+	fs := p.families(link, c.Mode, c.ProxyUID)
 	var steps []step
 	if p.lo.Attrs().RawFlags&unix.IFF_UP == 0 {
 		steps = append(steps, step{
@@ -96,31 +111,43 @@ func (p *pod) steps(c Config, link netlink.Link) ([]step, error) {
 			func() error { return wrap("set lo down", p.link.LinkSetDown(p.lo)) },
 		})
 	}
+	steps = append(steps, step{
+		func() error { return p.joinGroup(link) },
+		func() error { return p.leaveGroup(c.Interface) },
+	})
+	routes := func(f family, list []netlink.Route) step {
+		return step{
+			func() error { return f.addRoutes(p.link, list) },
+			func() error { return f.removeRoutes(p.link, list) },
+		}
+	}
+	var routing []step
 	for _, f := range fs {
-		steps = append(steps, step{
-			func() error { return f.addRules(p.link) },
-			func() error { return f.removeRules(p.link) },
+		routing = append(routing, routes(f, f.routes), step{
+			func() error { return f.placeRules(p) },
+			func() error { return f.removeRules(p) },
 		})
 	}
-	steps = append(steps,
-		step{
-			func() error { return wrap("program nftables", p.program(ruleset(c, own))) },
+	tables := []step{
+		{
+			func() (err error) {
+				*g, err = p.programGuarded(c, own)
+				return wrap("program nftables", err)
+			},
 			func() error { return p.dropTables() },
 		},
-		sysctlStep(p.ns, c.Mode),
-	)
-	for _, f := range fs {
-		steps = append(steps, step{
-			func() error { return f.addRoutes(p.link) },
-			func() error { return f.removeRoutes(p.link) },
-		})
+		p.guardStep(c.Interface, g),
 	}
-	for _, f := range fs {
-		steps = append(steps, step{
-			func() error { return f.settleRules(p.link) },
-			func() error { return nil },
-		})
+	if p.ready {
+		steps = slices.Concat(steps, tables, routing)
+	} else {
+		steps = slices.Concat(steps, routing, tables)
 	}
+	steps = append(steps, sysctlStep(p.ns, c.Mode))
+	for _, f := range fs {
+		steps = append(steps, routes(f, f.exposed))
+	}
+	steps = append(steps, p.markStep(g))
 	return steps, nil
 }
 
@@ -141,7 +168,7 @@ func Remove(path, ifname string) error {
 		return err
 	}
 	defer p.close()
-	fs := p.familiesOf(ifname, "")
+	fs := p.familiesOf(ifname, "", 0)
 	switch found, err := p.programmed(fs, ifname); {
 	case err != nil:
 		return err
@@ -151,15 +178,16 @@ func Remove(path, ifname string) error {
 
 	var errs []error
 	for _, f := range fs {
-		errs = append(errs, f.removeRoutes(p.link))
+		errs = append(errs, f.removeRoutes(p.link, f.exposed), f.removeRoutes(p.link, f.routes))
 	}
 	if p.ready {
 		errs = append(errs, resetSysctls(p.ns)) // the mode is not known any more
 	}
-	errs = append(errs, p.dropTables())
+	errs = append(errs, p.unguardTC(ifname), p.removeMark(), p.dropTables())
 	for _, f := range fs {
-		errs = append(errs, f.removeRules(p.link))
+		errs = append(errs, f.removeRules(p))
 	}
+	errs = append(errs, p.leaveGroup(ifname))
 	return errors.Join(errs...)
 }
 
@@ -172,7 +200,7 @@ func Programmed(path, ifname string) (bool, error) {
 		return false, err
 	}
 	defer p.close()
-	return p.programmed(p.familiesOf(ifname, ""), ifname)
+	return p.programmed(p.familiesOf(ifname, "", 0), ifname)
 }
 
 // programmed reports whether anything of an Apply for the interface is left.
@@ -185,8 +213,8 @@ func (p *pod) programmed(fs []family, ifname string) (bool, error) {
 		return true, nil
 	}
 	for _, f := range fs {
-		// The marked rules are the first to come and the last to go.
-		if found, err := f.hasAny(p.link); found || err != nil {
+		// The rules are among the first to come, and the last to go.
+		if found, err := f.hasRules(p); found || err != nil {
 			return found, err
 		}
 	}

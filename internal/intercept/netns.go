@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -130,6 +131,51 @@ func isOwn(path string) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// idRange is a range of user ids, both ends included, as a rule's uidrange is.
+type idRange [2]uint32
+
+// usersOf are the ids that a rule of this process's can name in a network namespace: those
+// of its user namespace if the network namespace belongs to that, and else none, as in a
+// pod with hostUsers: false (fib_nl2rule in the kernel's net/core/fib_rules.c). A rule
+// of others can there be neither made nor deleted.
+func usersOf(pod ns.NetNS) ([]idRange, error) {
+	if own, ok := pod.(ownNS); ok {
+		pod = own.NetNS
+	}
+	fd, err := unix.IoctlRetInt(int(pod.Fd()), unix.NS_GET_USERNS)
+	switch {
+	case errors.Is(err, unix.EPERM): // it is beyond this process's
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("find the user namespace of a network namespace: %w", os.NewSyscallError("ioctl", err))
+	}
+	owner := os.NewFile(uintptr(fd), "user namespace")
+	defer owner.Close()
+	there, err := owner.Stat()
+	if err != nil {
+		return nil, err
+	}
+	here, err := os.Stat("/proc/self/ns/user")
+	if err != nil || !os.SameFile(here, there) {
+		return nil, err
+	}
+	return mappedIDs()
+}
+
+// mappedIDs are the ids that this process's user namespace has: user_namespaces(7).
+func mappedIDs() (all []idRange, err error) {
+	const path = "/proc/self/uid_map"
+	m, err := os.ReadFile(path)
+	for line := range bytes.Lines(m) {
+		var first, outside, n uint32
+		if _, err := fmt.Sscan(string(line), &first, &outside, &n); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		all = append(all, idRange{first, first + n - 1})
+	}
+	return all, err
 }
 
 func newHandle(pod ns.NetNS) (*netlink.Handle, error) {

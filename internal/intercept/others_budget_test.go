@@ -73,7 +73,7 @@ func TestBudget(t *testing.T) {
 // TestTooMany: Others says that it has not followed all, and what it found; CHECK fails
 // for the latter alone.
 func TestTooMany(t *testing.T) {
-	pod, c := newPod(t), Default(contract.ModeNAT)
+	pod, c := newPod(t), usual(t, contract.ModeNAT)
 	apply(t, pod, c)
 	var batch strings.Builder
 	for i := range mostAddresses {

@@ -66,7 +66,7 @@ const behind = `table inet late {
 func TestOthers(t *testing.T) {
 	lab.Need(t, "iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore", "ip6tables-legacy-restore")
 	nft := func(rules string) func(*lab.NS) { return func(pod *lab.NS) { pod.Run("nft", rules) } }
-	exempt := Default(contract.ModeNAT)
+	exempt := usual(t, contract.ModeNAT)
 	exempt.ExcludePorts = []PortRange{{80, 80}, {8080, 8080}}
 	for _, tt := range []struct {
 		name   string
@@ -74,33 +74,33 @@ func TestOthers(t *testing.T) {
 		rules  func(*lab.NS)
 		want   []string
 	}{
-		{"nothing", Default(contract.ModeNAT), func(*lab.NS) {}, nil},
-		{"istio", Default(contract.ModeNAT), iptables("nft", istio), []string{
+		{"nothing", usual(t, contract.ModeNAT), func(*lab.NS) {}, nil},
+		{"istio", usual(t, contract.ModeNAT), iptables("nft", istio), []string{
 			"table ip nat, chain PREROUTING (priority -100), rule 1 of chain ISTIO_IN_REDIRECT redirects new connections but not to ports 15008, 15020-15021, 15090 to port 15006, as istio does",
 			"table ip6 nat, chain PREROUTING (priority -100), rule 1 of chain ISTIO_IN_REDIRECT redirects new connections but not to ports 15008, 15020-15021, 15090 to port 15006, as istio does",
 		}},
-		{"linkerd", Default(contract.ModeTProxy), iptables("nft", linkerd), []string{
+		{"linkerd", usual(t, contract.ModeTProxy), iptables("nft", linkerd), []string{
 			"table ip nat, chain PREROUTING (priority -100), rule 2 of chain PROXY_INIT_REDIRECT redirects new connections but not to ports 25, 443, 4190-4191 to port 4143, as linkerd does",
 			"table ip6 nat, chain PREROUTING (priority -100), rule 2 of chain PROXY_INIT_REDIRECT redirects new connections but not to ports 25, 443, 4190-4191 to port 4143, as linkerd does",
 		}},
-		{"istio with tproxy", Default(contract.ModeTProxy), iptables("nft", istioTProxy), []string{
+		{"istio with tproxy", usual(t, contract.ModeTProxy), iptables("nft", istioTProxy), []string{
 			"table ip mangle, chain PREROUTING (priority -150), rule 1 of chain ISTIO_TPROXY gives new connections but not to port 22 to port 15006, as istio does",
 			"table ip6 mangle, chain PREROUTING (priority -150), rule 1 of chain ISTIO_TPROXY gives new connections but not to port 22 to port 15006, as istio does",
 		}},
-		{"istio, legacy", Default(contract.ModeTProxy), iptables("legacy", istio), []string{
+		{"istio, legacy", usual(t, contract.ModeTProxy), iptables("legacy", istio), []string{
 			"table ip nat of iptables-legacy, chain PREROUTING (priority -100), rule 1 of chain ISTIO_IN_REDIRECT redirects new connections but not to ports 15008, 15020-15021, 15090 to port 15006, as istio does",
 			"table ip6 nat of iptables-legacy, chain PREROUTING (priority -100), rule 1 of chain ISTIO_IN_REDIRECT redirects new connections but not to ports 15008, 15020-15021, 15090 to port 15006, as istio does",
 		}},
-		{"linkerd, legacy", Default(contract.ModeNAT), iptables("legacy", linkerd), []string{
+		{"linkerd, legacy", usual(t, contract.ModeNAT), iptables("legacy", linkerd), []string{
 			"table ip nat of iptables-legacy, chain PREROUTING (priority -100), rule 2 of chain PROXY_INIT_REDIRECT redirects new connections but not to ports 25, 443, 4190-4191 to port 4143, as linkerd does",
 			"table ip6 nat of iptables-legacy, chain PREROUTING (priority -100), rule 2 of chain PROXY_INIT_REDIRECT redirects new connections but not to ports 25, 443, 4190-4191 to port 4143, as linkerd does",
 		}},
-		{"istio with tproxy, legacy", Default(contract.ModeNAT), iptables("legacy", istioTProxy), []string{
+		{"istio with tproxy, legacy", usual(t, contract.ModeNAT), iptables("legacy", istioTProxy), []string{
 			"table ip mangle of iptables-legacy, chain PREROUTING (priority -150), rule 1 of chain ISTIO_TPROXY gives new connections but not to port 22 to port 15006, as istio does",
 			"table ip6 mangle of iptables-legacy, chain PREROUTING (priority -150), rule 1 of chain ISTIO_TPROXY gives new connections but not to port 22 to port 15006, as istio does",
 		}},
-		{"docker, legacy", Default(contract.ModeNAT), iptables("legacy", docker), nil},
-		{"no takers, legacy", Default(contract.ModeNAT), iptables("legacy", `
+		{"docker, legacy", usual(t, contract.ModeNAT), iptables("legacy", docker), nil},
+		{"no takers, legacy", usual(t, contract.ModeNAT), iptables("legacy", `
 			-t nat -N INPUT2
 			-t nat -A PREROUTING -i net1 -p tcp -j REDIRECT --to-ports 15006
 			-t nat -A PREROUTING -p udp -j REDIRECT --to-ports 15053
@@ -108,50 +108,50 @@ func TestOthers(t *testing.T) {
 			-t nat -A PREROUTING -p tcp --dport 80 -g INPUT2
 			-t nat -A INPUT2 -j ACCEPT
 			-t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001`), nil},
-		{"docker", Default(contract.ModeNAT), iptables("nft", docker), nil},
-		{"outbound only", Default(contract.ModeNAT), iptables("nft", "-t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001"), nil},
-		{"UDP only", Default(contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -p udp --dport 53 -j REDIRECT --to-ports 15053"), nil},
-		{"another interface", Default(contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -i net1 -p tcp -j REDIRECT --to-ports 15006"), nil},
-		{"an address that is not the pod's", Default(contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -p tcp -d FOREIGN --dport 80 -j REDIRECT --to-ports 8080"), nil},
-		{"one port", Default(contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -i eth0 -p tcp --dport 80 -j REDIRECT --to-ports 8080"), []string{
+		{"docker", usual(t, contract.ModeNAT), iptables("nft", docker), nil},
+		{"outbound only", usual(t, contract.ModeNAT), iptables("nft", "-t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 15001"), nil},
+		{"UDP only", usual(t, contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -p udp --dport 53 -j REDIRECT --to-ports 15053"), nil},
+		{"another interface", usual(t, contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -i net1 -p tcp -j REDIRECT --to-ports 15006"), nil},
+		{"an address that is not the pod's", usual(t, contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -p tcp -d FOREIGN --dport 80 -j REDIRECT --to-ports 8080"), nil},
+		{"one port", usual(t, contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -i eth0 -p tcp --dport 80 -j REDIRECT --to-ports 8080"), []string{
 			"table ip nat, chain PREROUTING (priority -100), rule 1 redirects new connections to port 80 to port 8080",
 			"table ip6 nat, chain PREROUTING (priority -100), rule 1 redirects new connections to port 80 to port 8080",
 		}},
 		{"one port, exempt", exempt, iptables("nft", "-t nat -A PREROUTING -i eth0 -p tcp --dport 80 -j REDIRECT --to-ports 8080"), nil},
-		{"to the pod itself", Default(contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -p tcp --syn -j DNAT --to-destination OWN"), []string{
+		{"to the pod itself", usual(t, contract.ModeNAT), iptables("nft", "-t nat -A PREROUTING -p tcp --syn -j DNAT --to-destination OWN"), []string{
 			"table ip nat, chain PREROUTING (priority -100), rule 1 redirects new connections to port 8080",
 			"table ip6 nat, chain PREROUTING (priority -100), rule 1 redirects new connections to port 8080",
 		}},
-		{"nft, for both families", Default(contract.ModeNAT), nft(`table inet mesh { set skip { type inet_service; flags interval; elements = { 22, 8000-8010 }; }; chain in {
+		{"nft, for both families", usual(t, contract.ModeNAT), nft(`table inet mesh { set skip { type inet_service; flags interval; elements = { 22, 8000-8010 }; }; chain in {
 			type nat hook prerouting priority dstnat - 5; iifname "eth*" fib daddr type local tcp dport != @skip redirect to :9999; }; }`), []string{
 			"table inet mesh, chain in (priority -105), rule 1 redirects new connections but not to ports 22, 8000-8010 to port 9999",
 		}},
-		{"nft, IPv6 alone", Default(contract.ModeTProxy), nft(`table inet mesh { chain in {
+		{"nft, IPv6 alone", usual(t, contract.ModeTProxy), nft(`table inet mesh { chain in {
 			type filter hook prerouting priority mangle - 1; meta nfproto ipv4 accept; ct state established,related accept; tcp dport { 80, 443 } tproxy to :9999 accept; }; }`), []string{
 			"table inet mesh, chain in (priority -151), rule 3 gives new connections to ports 80, 443 to port 9999",
 		}},
-		{"nft, taken by nobody", Default(contract.ModeNAT), nft(`table ip nat { chain prerouting { type nat hook prerouting priority dstnat;
+		{"nft, taken by nobody", usual(t, contract.ModeNAT), nft(`table ip nat { chain prerouting { type nat hook prerouting priority dstnat;
 			iifname "eth0" tcp dport 80 dnat to 10.244.9.9:80; tcp flags & (syn | ack) == ack redirect to :1; ip protocol udp redirect; ip daddr 10.96.0.0/12 tcp dport 1-65535 redirect to :2; }
 			chain unused { tcp dport 1-65535 redirect to :3; }; }`), nil},
-		{"conditions that are not known", Default(contract.ModeNAT), nft(`table ip mesh { chain in { type nat hook prerouting priority dstnat - 1;
+		{"conditions that are not known", usual(t, contract.ModeNAT), nft(`table ip mesh { chain in { type nat hook prerouting priority dstnat - 1;
 			tcp dport 8080 numgen inc mod 2 0 redirect to :9999; meta l4proto tcp socket wildcard 1 redirect to :9998; }; }`), []string{
 			"table ip mesh, chain in (priority -101), rule 1 redirects new connections to port 8080 to port 9999",
 			"table ip mesh, chain in (priority -101), rule 2 redirects new connections to port 9998",
 		}},
-		{"concatenations", Default(contract.ModeNAT), nft(`table ip mesh { chain in { type nat hook prerouting priority dstnat - 1;
+		{"concatenations", usual(t, contract.ModeNAT), nft(`table ip mesh { chain in { type nat hook prerouting priority dstnat - 1;
 			ip daddr . tcp dport { 10.1.0.2 . 8080 } redirect to :9999; tcp dport . ip daddr { 8080 . 10.1.0.2 } redirect to :9998; }; }`), []string{
 			"table ip mesh, chain in (priority -101), rule 1 redirects new connections to port 9999",
 			"table ip mesh, chain in (priority -101), rule 2 redirects new connections to port 9998",
 		}},
-		{"behind ours in nat mode", Default(contract.ModeNAT), nft(behind), []string{
+		{"behind ours in nat mode", usual(t, contract.ModeNAT), nft(behind), []string{
 			"table inet late, chain filter (priority -99), rule 1 gives new connections to port 9998",
 			"table inet late, chain nat (priority -99), rule 1 redirects new connections to port 5001 to port 9999",
 		}},
-		{"behind ours in tproxy mode", Default(contract.ModeTProxy), nft(behind), []string{
+		{"behind ours in tproxy mode", usual(t, contract.ModeTProxy), nft(behind), []string{
 			"table inet late, chain filter (priority -99), rule 1 gives new connections to port 9998",
 			"table inet late, chain nat (priority -99), rule 1 redirects new connections to port 9999",
 		}},
-		{"dormant", Default(contract.ModeNAT), nft(`table ip mesh { flags dormant; chain in { type nat hook prerouting priority dstnat; tcp dport 80 redirect to :9999; }; }`), nil},
+		{"dormant", usual(t, contract.ModeNAT), nft(`table ip mesh { flags dormant; chain in { type nat hook prerouting priority dstnat; tcp dport 80 redirect to :9999; }; }`), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -220,7 +220,7 @@ func TestForeignNamesOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	others, err := Others(pod.Path(), Default(contract.ModeNAT))
+	others, err := Others(pod.Path(), usual(t, contract.ModeNAT))
 	const want = `table inet "\x1b[2J", chain "x\nlevel=ERROR" (priority -100), rule 1 redirects new connections to port 1`
 	if err != nil || len(others) != 1 || others[0].String() != want {
 		t.Errorf("others are %v, %v; want %s", others, err, want)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
@@ -20,10 +21,12 @@ type pod struct {
 	ns    ns.NetNS
 	link  *netlink.Handle
 	raw   *mnl.Conn      // nftables, in messages
+	rules *mnl.Conn      // rtnetlink, in messages; see rtnetlink
 	nft   *nftables.Conn // nftables, in the library's words; see library
 	lo    netlink.Link
-	ipv6  bool // lo can have IPv6 routes
-	ready bool // our table was there when the pod was opened
+	ipv6  bool      // lo can have IPv6 routes
+	ready bool      // our table was there when the pod was opened
+	users []idRange // see usersOf
 }
 
 // open opens the namespace at path. Its error is a NoNetNS where there is none.
@@ -48,6 +51,9 @@ func open(path string) (p *pod, err error) {
 		return nil, fmt.Errorf("find lo in %s: %w", printable.Word(path), err)
 	}
 	if p.ipv6, err = hasIPv6(p.ns, "lo"); err != nil {
+		return nil, err
+	}
+	if p.users, err = usersOf(p.ns); err != nil {
 		return nil, err
 	}
 	p.ready, err = p.hasTable(nftables.TableFamilyINet)
@@ -76,9 +82,27 @@ func (p *pod) library() (nft *nftables.Conn, err error) {
 	return p.nft, wrap("open nftables", err)
 }
 
+// rtnetlink is the connection for rules.
+func (p *pod) rtnetlink() (_ *mnl.Conn, err error) {
+	if p.rules == nil {
+		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())})
+	}
+	return p.rules, wrap("open rtnetlink", err)
+}
+
+// interrupt ends what raw and rules read, now and later. Both are open.
+func (p *pod) interrupt() {
+	past := time.Unix(0, 1)
+	_ = p.raw.SetReadDeadline(past)
+	_ = p.rules.SetReadDeadline(past)
+}
+
 func (p *pod) close() {
 	if p.raw != nil {
 		_ = p.raw.Close()
+	}
+	if p.rules != nil {
+		_ = p.rules.Close()
 	}
 	if p.nft != nil {
 		_ = p.nft.CloseLasting()
@@ -90,17 +114,18 @@ func (p *pod) close() {
 }
 
 // familiesOf are the families that the pod has, for its interface of that name,
-// which may be gone, in a mode; "" where that is not known.
-func (p *pod) familiesOf(ifname string, mode contract.Mode) []family {
+// which may be gone, in a mode with a sidecar of that uid; "" and 0 where that is not
+// known.
+func (p *pod) familiesOf(ifname string, mode contract.Mode, uid uint32) []family {
 	link, err := p.link.LinkByName(ifname)
 	if err != nil {
 		link = nil
 	}
-	return p.families(link, mode)
+	return p.families(link, mode, uid)
 }
 
 // families are those that the pod has, for its interface; nil where it is gone.
-func (p *pod) families(link netlink.Link, mode contract.Mode) []family {
+func (p *pod) families(link netlink.Link, mode contract.Mode, uid uint32) []family {
 	eth4, eth6 := 0, 0
 	if link != nil {
 		eth4 = link.Attrs().Index
@@ -111,10 +136,20 @@ func (p *pod) families(link netlink.Link, mode contract.Mode) []family {
 		}
 	}
 	all := families(mode, p.lo.Attrs().Index, eth4, eth6)
+	if p.canName(idRange{uid, uid}) {
+		for i := range all {
+			all[i].rules = append(all[i].rules, answersRule(uint8(all[i].af), uid))
+		}
+	}
 	if !p.ipv6 {
 		return all[:1]
 	}
 	return all
+}
+
+// canName reports whether a rule of this process's can be for these users.
+func (p *pod) canName(users idRange) bool {
+	return slices.ContainsFunc(p.users, func(r idRange) bool { return r[0] <= users[0] && users[1] <= r[1] })
 }
 
 func (p *pod) hasTable(f nftables.TableFamily) (bool, error) {

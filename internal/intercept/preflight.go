@@ -5,21 +5,24 @@ import (
 	"os"
 
 	"github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
 // Preflight tries mode in a scratch namespace and names what this kernel lacks
-// for it; nothing, if it can do all. After an error nothing is known: mode is
+// for it; nothing, if it can do all. guard is the packet guard that it can have: whether
+// that is enough is for who asks. After an error nothing is known: mode is
 // not one, or the kernel refused the scratch namespace. It needs CAP_SYS_ADMIN
 // and CAP_NET_ADMIN; those of a new user namespace will do.
 //
 // It programs everything but the sysctls: where /proc/sys is read-only, as in
-// most containers, that they exist is enough.
-func Preflight(mode contract.Mode) (missing []string, err error) {
+// most containers, that they exist is enough. Nor does it try a rule for the sidecar's uid in
+// a user namespace that lacks that: a kernel that has policy routing takes one (Linux 4.10).
+func Preflight(mode contract.Mode) (missing []string, guard Guarded, err error) {
 	c := Default(mode)
 	if err := c.validate(); err != nil {
-		return nil, err
+		return nil, guard, err
 	}
 	err = scratch(c.Interface, func(path string) error {
 		p, err := open(path)
@@ -33,10 +36,15 @@ func Preflight(mode contract.Mode) (missing []string, err error) {
 		if p.ipv6, err = hasIPv6(p.ns, "lo"); err != nil {
 			return err
 		}
-		for _, f := range p.familiesOf(c.Interface, mode) {
-			if err := f.addRules(p.link); err != nil {
-				missing = append(missing, "policy routing ("+err.Error()+")")
-			} else if err := f.addRoutes(p.link); err != nil {
+		for _, f := range p.familiesOf(c.Interface, mode, c.ProxyUID) {
+			err := f.addRoutes(p.link, f.routes)
+			if err == nil {
+				err = f.placeRules(p)
+			}
+			if err == nil {
+				err = f.addRoutes(p.link, f.exposed)
+			}
+			if err != nil {
 				missing = append(missing, "policy routing ("+err.Error()+")")
 			}
 		}
@@ -44,19 +52,38 @@ func Preflight(mode contract.Mode) (missing []string, err error) {
 		if err != nil {
 			return err
 		}
-		missing = append(missing, probe(nft, ruleset(c, nil))...)
+		tables := func() []table { return ruleset(c, nil) }
+		guard.Guard = contract.GuardNFT
+		if errors.Is(p.tryEgress(c.Interface), unix.EOPNOTSUPP) {
+			tables = func() []table { return withoutEgress(ruleset(c, nil)) }
+			guard = p.preflightTC(c.Interface)
+		}
+		missing = append(missing, probe(nft, tables())...)
 		absent, err := absentSysctls(p.ns)
 		missing = append(missing, absent...)
 		if err != nil || len(missing) > 0 {
 			return err
 		}
 		// The parts work; does the whole?
-		if err := p.program(ruleset(c, nil)); err != nil {
+		if err := p.program(tables()); err != nil {
 			missing = append(missing, "the ruleset as a whole ("+err.Error()+")")
 		}
 		return nil
 	})
-	return missing, err
+	return missing, guard, err
+}
+
+// preflightTC is the guard without chain egress.
+func (p *pod) preflightTC(ifname string) Guarded {
+	err := p.guardByTC(ifname)
+	if err == nil {
+		return Guarded{Guard: contract.GuardTC}
+	}
+	why := err.Error()
+	if errors.Is(err, unix.EPERM) {
+		why += ": not tried without CAP_BPF or CAP_SYS_ADMIN of the node, which the plugin has"
+	}
+	return Guarded{contract.GuardNone, why}
 }
 
 // WrongSysctls names, as sysctl(8) does, the settings that interception cannot

@@ -47,6 +47,10 @@ func probe(conn *nftables.Conn, tables []table) (missing []string) {
 			missing = append(missing, fmt.Sprintf("nft tables of family %s (%v)", family, err))
 			continue
 		}
+		uncounted := probeCounters(conn, t)
+		if uncounted != nil {
+			missing = append(missing, fmt.Sprintf("nft counter (%v)", uncounted))
+		}
 		for i, ch := range t.chains {
 			if ch.hook != nil {
 				conn.AddChain(chains[i])
@@ -56,6 +60,9 @@ func probe(conn *nftables.Conn, tables []table) (missing []string) {
 				}
 			}
 			for _, r := range ch.rules {
+				if uncounted != nil { // a rule that names a counter would be refused for want of it
+					r.expr = slices.DeleteFunc(slices.Clone(r.expr), isA[*expr.Objref])
+				}
 				conn.AddRule(r.in(chains[i]))
 				err := conn.Flush()
 				in := featuresOf(r.expr)
@@ -88,9 +95,6 @@ func probe(conn *nftables.Conn, tables []table) (missing []string) {
 // probeTable adds t's sets and its chains without a hook.
 func probeTable(conn *nftables.Conn, t table) ([]*nftables.Chain, error) {
 	conn.AddTable(t.Table)
-	for _, c := range t.counters {
-		conn.AddObj(c)
-	}
 	for _, s := range t.sets {
 		if err := conn.AddSet(s.Set, s.elements); err != nil {
 			return nil, err
@@ -103,6 +107,17 @@ func probeTable(conn *nftables.Conn, t table) ([]*nftables.Chain, error) {
 		}
 	}
 	return chains, conn.Flush()
+}
+
+// probeCounters adds t's counters, until the kernel refuses one.
+func probeCounters(conn *nftables.Conn, t table) error {
+	for _, c := range t.counters {
+		conn.AddObj(c)
+		if err := conn.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func hookName(ch chain) string {

@@ -149,7 +149,8 @@ func splitCounter(expressions []byte) (others, counter string) {
 }
 
 // device is the interface that the namespace has been programmed for, as its
-// netdev chain knows it; empty where there is none or the interface is gone.
+// netdev chain knows it or, without that, chain input; empty where there is none or the
+// interface is gone.
 func (p *pod) device() (name string, err error) {
 	err = dump(p.raw, nftables.TableFamilyNetdev, unix.NFT_MSG_GETCHAIN, unix.NFTA_CHAIN_TABLE, func(attrs map[uint16][]byte) {
 		hook, err := mnl.UnmarshalAttributes(attrs[unix.NFTA_CHAIN_HOOK])
@@ -162,8 +163,13 @@ func (p *pod) device() (name string, err error) {
 			}
 		}
 	})
-	if err != nil || name == "" {
+	if err != nil {
 		return "", wrap("read the device of table netdev "+contract.Table, err)
+	}
+	if name == "" {
+		if name, err = p.inputDevice(); err != nil || name == "" {
+			return "", err
+		}
 	}
 	if _, err := p.link.LinkByName(name); err != nil {
 		return "", nil
@@ -171,14 +177,32 @@ func (p *pod) device() (name string, err error) {
 	return name, nil
 }
 
-// comment is a rule's comment in its user data: fields of a type, a length and as
-// many bytes. Any process of the pod with NET_ADMIN may have written them, so
-// they can be cut short, for which the library's own reader panics.
-func comment(udata []byte) string {
+// inputDevice is the interface that a rule of chain input compares with, as those of
+// each version do; empty where there is none.
+func (p *pod) inputDevice() (name string, err error) {
+	err = dump(p.raw, nftables.TableFamilyINet, unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE, func(attrs map[uint16][]byte) {
+		if cString(attrs[unix.NFTA_RULE_CHAIN]) != "input" {
+			return
+		}
+		expressions, _ := splitCounter(attrs[unix.NFTA_RULE_EXPRESSIONS])
+		if v, ok := compared(expressions, unix.IFNAMSIZ); ok && cString(v) != "lo" {
+			name = cString(v)
+		}
+	})
+	return name, wrap("read the device of table inet "+contract.Table, err)
+}
+
+// comment is a rule's comment in its user data.
+func comment(udata []byte) string { return textIn(udata, userdata.TypeComment) }
+
+// textIn is a text in user data: fields of a type, a length and as many bytes. Any
+// process of the pod with NET_ADMIN may have written them, so they can be cut short,
+// for which the library's own reader panics.
+func textIn(udata []byte, which userdata.Type) string {
 	for len(udata) >= 2 {
 		kind, rest := userdata.Type(udata[0]), udata[2:]
 		n := min(int(udata[1]), len(rest))
-		if kind == userdata.TypeComment {
+		if kind == which {
 			return cString(rest[:n])
 		}
 		udata = rest[n:]

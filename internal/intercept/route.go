@@ -3,22 +3,37 @@ package intercept
 import (
 	"fmt"
 	"net"
-	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
 // Policy routing, as data. testdata/ipv4.ip and ipv6.ip say the same in ip's language.
 //
 // The kernel's own rule "0: from all lookup local" gives way to
 //
-//	1: fwmark M lookup 29808      marked packets stay in the pod,
-//	1: fwmark M unreachable       and go nowhere should lo be down;
-//	2: lookup local suppress_prefixlength 0
-//	                              all others see local without its default.
+//	0: fwmark M lookup 29808      marked packets stay in the pod,
+//	0: fwmark M unreachable       and go nowhere should lo be down;
+//	0: lookup local suppress_prefixlength 0
+//	                              all others see local without its default;
+//	0: uidrange U lookup main suppress_ifgroup default
+//	                              the sidecar answers by the CNI interface.
+//
+// All have priority 0, and come first: a rule that is added without a priority gets the
+// one below the second rule's, or 0 if that is 0, and its place is behind those that
+// have the same (fib_default_rule_pref and fib_nl_newrule in the kernel's
+// net/core/fib_rules.c). So no rule that comes later is ahead of ours; where an earlier
+// one is, it is moved behind them.
+//
+// That order is not the one that other software may expect: in a pod without ours each
+// rule goes ahead of the one before it. wg-quick adds "not fwmark … lookup 51820" first
+// and then "lookup main suppress_prefixlength 0", which must be the first to be asked, or
+// answers to neighbours go into the tunnel. Hence the last rule: the sidecar's clients
+// came by the CNI interface, which is in a group of its own. Where main's best match leads
+// to an interface in group default, the whole look-up is suppressed.
 //
 // Table 29808 makes every address local on lo, and on the pod's interface: the
 // answers of a socket that is bound to that (SO_BINDTODEVICE) are looked up for it
@@ -27,11 +42,14 @@ import (
 // IPv4: connect(2) takes a source that is not the pod's only if table local
 // says that it is (__ip_dev_find in the kernel's net/ipv4/devinet.c, which
 // asks no rule), so a route that makes every address local must be there, too.
-// IPv6 has no such check; its rule 0 stays.
+// IPv6 has no such check; its rule 0 stays, ahead of ours.
 const (
-	markedPriority   = 1
-	unmarkedPriority = 2
-	localPriority    = 0 // the kernel's own
+	// Priorities that an earlier version gave its rules.
+	earlierMarkedPriority = 1
+	earlierLocalPriority  = 2
+
+	// linkGroup is the CNI interface's.
+	linkGroup = contract.RouteTable
 
 	// boundMetric is behind that of the route on lo, which is 0 or 1024.
 	boundMetric = 2048
@@ -39,46 +57,51 @@ const (
 
 // family is what one address family needs.
 type family struct {
-	name   string
-	af     int
-	rules  []netlink.Rule
-	routes []netlink.Route // the defaults that make every address local
-	// local says that rule 0 gives way to the last of rules.
-	local bool
+	name  string
+	af    int
+	rules []ipRule
+	// routes are the defaults of table 29808 that make every address local.
+	routes []netlink.Route
+	// exposed is the same in table local: the last to come, when the rules hide
+	// it, and the first to go.
+	exposed []netlink.Route
 }
 
-// families are both, in a mode, for a pod whose interface has these indices; 0 where
-// it is gone or lacks the family, and its route with it.
+// hidesLocal reports whether the kernel's rule for table local gives way to one of
+// f's.
+func (f family) hidesLocal() bool { return len(f.exposed) > 0 }
+
+// families are both, in a mode, for a pod whose interface has these indices; 0 where it is
+// gone or lacks the family, and its route with it. Their answersRule is pod.families'.
 func families(mode contract.Mode, lo, eth4, eth6 int) []family {
 	fs := []family{
 		{
-			name: "ipv4", af: unix.AF_INET, local: true,
-			rules: append(markedRules(unix.AF_INET),
-				newRule(unix.AF_INET, unmarkedPriority, func(r *netlink.Rule) { r.Table, r.SuppressPrefixlen = unix.RT_TABLE_LOCAL, 0 }),
-			),
-			routes: []netlink.Route{
-				everyAddress(lo, unix.AF_INET, contract.RouteTable, 0),
-				everyAddress(lo, unix.AF_INET, unix.RT_TABLE_LOCAL, 0),
-			},
+			name: "ipv4", af: unix.AF_INET,
+			rules:   append(markedRules(unix.AF_INET), localRule(unix.AF_INET, 0, 0)),
+			exposed: []netlink.Route{everyAddress(lo, unix.AF_INET, unix.RT_TABLE_LOCAL, 0)},
 		},
-		{
-			name: "ipv6", af: unix.AF_INET6,
-			rules:  markedRules(unix.AF_INET6),
-			routes: []netlink.Route{everyAddress(lo, unix.AF_INET6, contract.RouteTable, 0)},
-		},
+		{name: "ipv6", af: unix.AF_INET6, rules: markedRules(unix.AF_INET6)},
 	}
-	for i, f := range fs {
-		if eth := [2]int{eth4, eth6}[i]; eth != 0 {
-			// Before the one of table local, which comes last.
-			fs[i].routes = slices.Insert(f.routes, 1, everyAddress(eth, f.af, contract.RouteTable, boundMetric))
+	for i, eth := range []int{eth4, eth6} {
+		f := &fs[i]
+		f.routes = []netlink.Route{everyAddress(lo, f.af, contract.RouteTable, 0)}
+		if eth != 0 {
+			f.routes = append(f.routes, everyAddress(eth, f.af, contract.RouteTable, boundMetric))
 		}
-	}
-	for _, f := range fs {
-		for i := range f.routes {
-			f.routes[i].Protocol = routeProtocol(mode)
+		for _, list := range [][]netlink.Route{f.routes, f.exposed} {
+			for i := range list {
+				list[i].Protocol = routeProtocol(mode)
+			}
 		}
 	}
 	return fs
+}
+
+func markedRules(family uint8) []ipRule {
+	return []ipRule{
+		markedRule(family, 0, unix.FR_ACT_TO_TBL, contract.RouteTable),
+		markedRule(family, 0, unix.FR_ACT_UNREACHABLE, 0),
+	}
 }
 
 // routeProtocol is the origin that the routes of a mode name: the sidecar, which may
@@ -94,30 +117,6 @@ func routeProtocol(mode contract.Mode) netlink.RouteProtocol {
 	return unix.RTPROT_UNSPEC // any, to delete
 }
 
-func markedRules(af int) []netlink.Rule {
-	return []netlink.Rule{
-		newRule(af, markedPriority, func(r *netlink.Rule) { markRule(r); r.Table = contract.RouteTable }),
-		newRule(af, markedPriority, func(r *netlink.Rule) { markRule(r); r.Type = unix.RTN_UNREACHABLE }),
-	}
-}
-
-func newRule(af, priority int, set func(*netlink.Rule)) netlink.Rule {
-	r := netlink.NewRule()
-	r.Family, r.Priority = af, priority
-	set(r)
-	return *r
-}
-
-func markRule(r *netlink.Rule) {
-	mask := uint32(contract.Mark)
-	r.Mark, r.Mask = contract.Mark, &mask
-}
-
-// kernelRule is "0: from all lookup local".
-func kernelRule(af int) netlink.Rule {
-	return newRule(af, localPriority, func(r *netlink.Rule) { r.Table = unix.RT_TABLE_LOCAL })
-}
-
 func everyAddress(link, af, table, metric int) netlink.Route {
 	bits := 32
 	if af == unix.AF_INET6 {
@@ -130,61 +129,37 @@ func everyAddress(link, af, table, metric int) netlink.Route {
 	}
 }
 
+// joinGroup puts the CNI interface into linkGroup, unless it is in one already.
+func (p *pod) joinGroup(link netlink.Link) error {
+	if link.Attrs().Group != 0 {
+		return nil
+	}
+	return wrap("set the group of interface "+printable.Word(link.Attrs().Name), p.link.LinkSetGroup(link, linkGroup))
+}
+
+// leaveGroup is joinGroup undone. The interface may be gone.
+func (p *pod) leaveGroup(ifname string) error {
+	link, err := p.link.LinkByName(ifname)
+	if err != nil || link.Attrs().Group != linkGroup {
+		return nil
+	}
+	return wrap("reset the group of interface "+printable.Word(ifname), p.link.LinkSetGroup(link, 0))
+}
+
+// checkGroup names a missing group.
+func (p *pod) checkGroup(ifname string) []string {
+	if link, err := p.link.LinkByName(ifname); err == nil && link.Attrs().Group == 0 {
+		return []string{fmt.Sprintf("interface %s is in group default, not %d", printable.Word(ifname), linkGroup)}
+	}
+	return nil
+}
+
 func isDefault(dst *net.IPNet) bool {
 	if dst == nil {
 		return true
 	}
 	ones, _ := dst.Mask.Size()
 	return ones == 0
-}
-
-// hasRule compares all that kernelRule and families set, so that a rule with
-// a mark or a selector is never taken for one without. The library does not
-// read a rule's type; a rule without a table is not a lookup.
-func hasRule(have []netlink.Rule, want netlink.Rule) bool {
-	return slices.ContainsFunc(have, func(r netlink.Rule) bool { return sameRule(r, want) })
-}
-
-func isOneOf(r netlink.Rule, list []netlink.Rule) bool {
-	return slices.ContainsFunc(list, func(o netlink.Rule) bool { return sameRule(r, o) })
-}
-
-// sameRule compares a rule that the kernel has with one that families or kernelRule made.
-func sameRule(r, want netlink.Rule) bool {
-	return r.Priority == want.Priority && r.Table == want.Table &&
-		r.Mark == want.Mark && mask(r) == mask(want) && r.SuppressPrefixlen == want.SuppressPrefixlen &&
-		r.Src == nil && r.Dst == nil && r.IifName == "" && r.OifName == "" && r.UIDRange == nil && !r.Invert
-}
-
-func mask(r netlink.Rule) uint32 {
-	if r.Mask == nil {
-		return 0
-	}
-	return *r.Mask
-}
-
-// ruleText is r as ip rule shows it.
-func ruleText(r netlink.Rule) string {
-	from := "all"
-	if r.Src != nil {
-		from = r.Src.String()
-	}
-	text := fmt.Sprintf("%d: from %s", r.Priority, from)
-	if r.Mark != 0 {
-		text += fmt.Sprintf(" fwmark %#x/%#x", r.Mark, mask(r))
-	}
-	switch {
-	case r.Type == unix.RTN_UNREACHABLE:
-		return text + " unreachable"
-	case r.Table == unix.RT_TABLE_LOCAL:
-		text += " lookup local"
-	default:
-		text += fmt.Sprintf(" lookup %d", r.Table)
-	}
-	if r.SuppressPrefixlen >= 0 {
-		text += fmt.Sprintf(" suppress_prefixlength %d", r.SuppressPrefixlen)
-	}
-	return text
 }
 
 // routeText is r as ip route shows it.

@@ -47,7 +47,7 @@ func newSets(t *nftables.Table, c Config, own []netip.Addr) (s sets, used []set)
 	own4, own6 := byFamily(own)
 	exclude4, exclude6 := prefixSpans(c.ExcludeSources)
 
-	s.own4 = add(true, nftables.Set{Name: "own4", KeyType: ip4}, addrs(own4))
+	s.own4 = add(true, nftables.Set{Name: "own4", KeyType: ip4, Comment: stamp()}, addrs(own4))
 	s.own6 = add(true, nftables.Set{Name: "own6", KeyType: ip6}, addrs(own6))
 	s.learned4 = add(true, nftables.Set{Name: "learned4", KeyType: ip4, Dynamic: true, Size: learnedSize}, nil)
 	s.usurped = add(c.Mode == contract.ModeNAT, nftables.Set{Name: "usurped", KeyType: ports, Dynamic: true, HasTimeout: true, Timeout: usurpedFor, Size: usurpedSize}, nil)

@@ -19,15 +19,14 @@ type sysctl struct {
 	key     string
 	on, off string // what Apply sets it to, and the kernel's default
 
-	mode   contract.Mode // that needs it; both if empty
-	kernel func() bool   // reports whether this kernel needs it; nil for all
+	mode contract.Mode // that needs it; both if empty
 
 	// Interception works without. It stays as it is where /proc/sys is
 	// read-only, in an init container, and where the kernel does not have it.
 	optional bool
 }
 
-// sysctls are all of them; sysctlsFor has those of a mode on this kernel.
+// sysctls are all of them; sysctlsFor has those of a mode.
 var sysctls = []sysctl{
 	// An accepted socket takes the mark of its SYN: this is what makes the
 	// application's replies stay in the pod, without conntrack. Others never
@@ -55,9 +54,13 @@ var sysctls = []sysctl{
 	{key: conntrackTimeout + "last_ack", on: patience, off: "30", mode: contract.ModeNAT, optional: true},
 	{key: conntrackTimeout + "fin_wait", on: patience, off: "120", mode: contract.ModeNAT, optional: true},
 
-	// Linux before 6.7 would give a segment to the socket of another
-	// connection of its client's.
-	{key: "net/ipv4/tcp_early_demux", on: "0", off: "1", mode: contract.ModeNAT, kernel: earlyDemuxErrs, optional: true},
+	// Early demux looks for a packet's socket before NAT at the input hook may have
+	// given the packet another source port. With one client port towards two ports
+	// of the pod, nat mode redirects both to the sidecar's; the second connection's
+	// packets then found the first one's socket, and the client hung. Newer kernels
+	// correct themselves, which shows in nothing but such a pair of connections, so
+	// it is off on all: a packet's route is looked up, which costs no measurable time.
+	{key: "net/ipv4/tcp_early_demux", on: "0", off: "1", mode: contract.ModeNAT, optional: true},
 }
 
 const (
@@ -66,11 +69,10 @@ const (
 	patience         = "300" // two retransmissions and more; conntrack's own limit for unacknowledged data
 )
 
-// sysctlsFor are those that mode needs on this kernel; of both modes if it is
-// empty.
+// sysctlsFor are those that mode needs; of both modes if it is empty.
 func sysctlsFor(mode contract.Mode) (list []sysctl) {
 	for _, s := range sysctls {
-		if (s.mode == "" || mode == "" || s.mode == mode) && (s.kernel == nil || s.kernel()) {
+		if s.mode == "" || mode == "" || s.mode == mode {
 			list = append(list, s)
 		}
 	}

@@ -42,7 +42,9 @@ func TestInvalidConfig(t *testing.T) {
 		"reversed, excluded": {func(c *Config) { c.ExcludePorts = []PortRange{{80, 80}, {2, 1}} }, []string{"excluded ports 2-1: "}},
 		"no CIDR":            {func(c *Config) { c.ExcludeSources = []netip.Prefix{{}} }, []string{"excluded source invalid Prefix: "}},
 		"mapped":             {func(c *Config) { c.ExcludeSources = []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")} }, []string{"excluded source ::ffff:10.0.0.0/104: "}},
-		"zero":               {func(c *Config) { *c = Config{} }, []string{`mode ""`, `interface ""`, "proxy port 0", "admin port 0", "proxy uid 0"}},
+		"zero":               {func(c *Config) { *c = Config{} }, []string{`mode ""`, `interface ""`, "proxy port 0", "admin port 0", "proxy uid 0", `packet guard ""`}},
+		"no packet guard":    {func(c *Config) { c.PacketGuard = "" }, []string{`packet guard "": want required or best-effort`}},
+		"packet guard":       {func(c *Config) { c.PacketGuard = "none" }, []string{`packet guard "none": want required or best-effort`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Default(contract.ModeNAT)
@@ -80,7 +82,7 @@ func TestRefusedChangesNothing(t *testing.T) {
 	}
 	before := look()
 	for _, mode := range []contract.Mode{"", "none", "TPROXY"} {
-		if err := Apply(pod.Path(), Default(mode)); err == nil {
+		if err := Apply(pod.Path(), usual(t, mode)); err == nil {
 			t.Errorf("mode %q is taken", mode)
 		}
 	}

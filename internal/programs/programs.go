@@ -74,13 +74,48 @@ func Build(ctx context.Context, root, dir string, names ...string) error {
 		if len(names) > 0 && !slices.Contains(names, p.Name) {
 			continue
 		}
-		// No buildvcs: git refuses root the repository of another user.
-		cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-modfile="+p.modfile(),
-			"-o", filepath.Join(dir, p.Name), p.Package)
-		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", p.Name, err, out)
+		if err := build(ctx, root, p, filepath.Join(dir, p.Name), ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func build(ctx context.Context, root string, p Program, path, define string) error {
+	// No buildvcs: git refuses root the repository of another user.
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w"+define, "-modfile="+p.modfile(), "-o", path, p.Package)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", p.Name, err, out)
+	}
+	return nil
+}
+
+// Lacking are the lists of features (package lacks) without which the plugin is tested
+// on kernels that have them.
+var Lacking = []string{"egress", "egress,tc"}
+
+// LackingDir is where in a directory of programs the plugin is that takes the kernel for
+// one that lacks features.
+func LackingDir(dir, features string) string { return filepath.Join(dir, "lacks-"+features) }
+
+// BuildLacking builds the plugin for each of Lacking, for tests, into the LackingDir of
+// dir.
+func BuildLacking(ctx context.Context, root, dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	const plugin = "tproxy-cni"
+	for _, features := range Lacking {
+		to := LackingDir(dir, features)
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		define := " -X github.com/tproxy-cni/tproxy-cni/internal/lacks.Features=" + features
+		if err := build(ctx, root, Program{plugin, Package(plugin)}, filepath.Join(to, plugin), define); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -46,6 +46,10 @@ func (s *Settings) Entry(data []byte) {
 		}
 		s.set(Conflist, d, elements, printable.Short(string(raw)))
 	}
+	keys = append(keys, ExemptKey)
+	if raw, ok := object[ExemptKey]; ok {
+		s.exemptEntry(raw)
+	}
 	for _, key := range unknown(object, append(known, keys...)) {
 		if !strings.HasPrefix(key, cniExtension) {
 			s.fault(Conflist, Conflist.subject(key, key), printable.Short(string(object[key])), "unknown", strings.Join(keys, ", ")+" and CNI's own keys")
@@ -101,6 +105,13 @@ func NewEntry(flags map[string]string) (json.RawMessage, error) {
 			return nil, err
 		}
 		b.WriteString(`,"` + d.Key + `":` + string(value))
+	}
+	if text, ok := flags[ExemptNamespaces]; ok {
+		value, err := encodeExempt(text)
+		if err != nil {
+			return nil, err
+		}
+		b.WriteString(value)
 	}
 	b.WriteString(`,"capabilities":{"` + contract.AnnotationsCapability + `":true}}`)
 

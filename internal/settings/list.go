@@ -39,6 +39,7 @@ const (
 	proxyPort      = "proxy-port"
 	adminPort      = "admin-port"
 	excludeSources = "exclude-source-cidrs"
+	packetGuard    = "packet-guard"
 
 	// injectLabel is a pod's label, which a policy reads at the pod's
 	// creation. As an annotation it would do nothing.
@@ -73,6 +74,10 @@ var list = []Setting{
 		excludeSources, "excludeSourceCIDRs", "`CIDRs` of clients whose connections are not intercepted", array, ranges.WantCIDRs,
 		func(c *intercept.Config, e []string) []string { return setAll(&c.ExcludeSources, e, ranges.ParseCIDR) },
 	},
+	{
+		packetGuard, "packetGuard", "what to do where the kernel lacks the hook for the whole packet guard: `required|best-effort`", word,
+		"required or best-effort", setPacketGuard,
+	},
 }
 
 // All returns the settings, for a program that makes flags of them.
@@ -98,6 +103,15 @@ func setMode(c *intercept.Config, e []string) []string {
 		return nil
 	}
 	return []string{"no such mode"}
+}
+
+func setPacketGuard(c *intercept.Config, e []string) []string {
+	switch guard := contract.PacketGuard(e[0]); guard {
+	case contract.PacketGuardRequired, contract.PacketGuardBestEffort:
+		c.PacketGuard = guard
+		return nil
+	}
+	return []string{"no such choice"}
 }
 
 func setPort(p *uint16, e []string) []string {

@@ -75,6 +75,9 @@ type Settings struct {
 	faults Faults
 
 	sidecar []string // SidecarFlags
+
+	namespace string   // the pod's
+	exempt    []string // namespaces to which a mode in the conflist does not apply
 }
 
 // origin is where a setting's value comes from.
@@ -86,7 +89,7 @@ type origin struct {
 
 // New returns the defaults: mode none, the rest as package contract has it.
 func New() *Settings {
-	return &Settings{config: intercept.Default(contract.ModeNone), origin: map[string]origin{}}
+	return &Settings{config: intercept.Default(contract.ModeNone), origin: map[string]origin{}, exempt: defaultExempt}
 }
 
 // Annotations reads a pod's annotations. Only those with our prefix count; an
@@ -99,7 +102,14 @@ func (s *Settings) Annotations(all map[string]string) {
 			prefixed[name] = value
 		}
 	}
+	// What a node's entry requires, and not only the default does, no pod takes back.
+	// A pod that asks for less has more then, which is no fault of its settings.
+	o := s.origin[packetGuard]
+	floor := o.source == Conflist && o.valid && s.config.PacketGuard == contract.PacketGuardRequired
 	s.texts(Annotation, prefixed)
+	if floor {
+		s.config.PacketGuard = contract.PacketGuardRequired
+	}
 }
 
 // Flags reads the flags that were given, by their names.
@@ -117,6 +127,12 @@ func (s *Settings) texts(src Source, values map[string]string) {
 		s.sidecarTexts(values)
 		for _, d := range forSidecar {
 			known = append(known, d.name)
+		}
+	}
+	if src == Flag {
+		known = append(known, ExemptNamespaces)
+		if text, ok := values[ExemptNamespaces]; ok {
+			s.setExempt(src, Setting{form: array}.split(text), printable.Quote(text))
 		}
 	}
 	for _, name := range unknown(values, known) {
@@ -149,10 +165,11 @@ func (s *Settings) fault(src Source, subject, value, problem, want string) {
 func (s *Settings) Config(ifname string, own []netip.Addr) (intercept.Config, error) {
 	s.config.Interface = ifname
 	faults := slices.Concat(s.faults, s.ports(), s.families(own))
-	if len(faults) == 0 {
-		return s.config, nil
+	c := s.config
+	if c.Mode = s.mode(); len(faults) == 0 {
+		return c, nil
 	}
-	return s.config, faults
+	return c, faults
 }
 
 // ports finds the fault of one port for the proxy and its health endpoint.
@@ -181,7 +198,7 @@ func (s *Settings) ports() Faults {
 // families finds CIDRs of a family that the pod has no address of.
 func (s *Settings) families(own []netip.Addr) (faults Faults) {
 	o := s.origin[excludeSources]
-	if s.config.Mode == contract.ModeNone || len(own) == 0 || !o.valid {
+	if s.mode() == contract.ModeNone || len(own) == 0 || !o.valid {
 		return nil
 	}
 	has := func(is4 bool) bool {

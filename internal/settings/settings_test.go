@@ -55,6 +55,8 @@ func config(mode contract.Mode, change func(*intercept.Config)) intercept.Config
 	return c
 }
 
+func bestEffort(c *intercept.Config) { c.PacketGuard = contract.PacketGuardBestEffort }
+
 func prefixes(ps ...string) (list []netip.Prefix) {
 	for _, p := range ps {
 		list = append(list, netip.MustParsePrefix(p))
@@ -133,6 +135,10 @@ func TestConfig(t *testing.T) {
 			pod{entry: `"mode":"nat","excludeSourceCIDRs":["2001:db8::/32"]`},
 			config("nat", func(c *intercept.Config) { c.ExcludeSources = prefixes("2001:db8::/32") }),
 		},
+		{"a node that does with less", pod{entry: `"mode":"nat","packetGuard":"best-effort"`}, config("nat", bestEffort)},
+		{"a pod that does with less than the default", pod{annotations: m{"mode": "nat", "packet-guard": "best-effort"}}, config("nat", bestEffort)},
+		{"a pod that asks for more", pod{entry: `"mode":"nat","packetGuard":"best-effort"`, annotations: m{"packet-guard": "required"}}, config("nat", nil)},
+		{"a pod takes back nothing that the node requires", pod{entry: `"mode":"nat","packetGuard":"required"`, annotations: m{"packet-guard": "best-effort"}}, config("nat", nil)},
 		{"CNI's own keys", pod{entry: `"cniVersion":"1.1.0","name":"n","prevResult":{},"args":{},"dns":{},"ipam":{},"ipMasq":false,` +
 			`"capabilities":{},"runtimeConfig":{},"disableCheck":true,"disableGC":true,"cni.dev/valid-attachments":[],"cni.dev/new":1`}, config("none", nil)},
 	} {
@@ -155,8 +161,8 @@ func TestFaults(t *testing.T) {
 		wantMode  = "(want nat, tproxy or none)"
 		wantRange = "(want " + ranges.WantPorts + ")"
 		wantNet   = "(want " + ranges.WantCIDRs + ")"
-		wantKeys  = "(want mode, proxyPort, proxyUID, adminPort, includeInboundPorts, excludeInboundPorts, excludeSourceCIDRs and CNI's own keys)"
-		wantNames = "(want mode, proxy-port, proxy-uid, admin-port, include-inbound-ports, exclude-inbound-ports, exclude-source-cidrs, proxy-protocol-from, proxy-protocol-ports)"
+		wantKeys  = "(want mode, proxyPort, proxyUID, adminPort, includeInboundPorts, excludeInboundPorts, excludeSourceCIDRs, packetGuard, exemptNamespaces and CNI's own keys)"
+		wantNames = "(want mode, proxy-port, proxy-uid, admin-port, include-inbound-ports, exclude-inbound-ports, exclude-source-cidrs, packet-guard, proxy-protocol-from, proxy-protocol-ports)"
 		a         = "annotation tproxy-cni.io/"
 		k         = "conflist key "
 	)
@@ -426,5 +432,60 @@ func TestForeignTexts(t *testing.T) {
 	_, err := pod{annotations: many}.config()
 	if lines := strings.Split(err.Error(), "\n"); len(lines) != 11 || lines[10] != "and 990 more" || len(err.Error()) > 5000 {
 		t.Errorf("%d lines, %d bytes", len(lines), len(err.Error()))
+	}
+}
+
+// TestExempt: which pods the node's default mode does not apply to, and the same
+// through an entry that the installer writes.
+func TestExempt(t *testing.T) {
+	for _, tt := range []struct {
+		flags      m
+		namespace  string
+		annotation string
+		want       contract.Mode
+	}{
+		{m{"mode": "nat"}, "kube-system", "", contract.ModeNone},
+		{m{"mode": "nat"}, "openshift-dns", "", contract.ModeNone},
+		{m{"mode": "nat"}, "openshift", "", contract.ModeNAT},
+		{m{"mode": "nat"}, "my-kube-system", "", contract.ModeNAT},
+		{m{"mode": "nat"}, "demo", "", contract.ModeNAT},
+		{m{"mode": "nat"}, "", "", contract.ModeNAT},
+		{m{"mode": "nat"}, "kube-system", "tproxy", contract.ModeTProxy},
+		{m{"mode": "nat"}, "kube-system", "none", contract.ModeNone},
+		{m{"mode": "nat", "exempt-namespaces": ""}, "kube-system", "", contract.ModeNAT},
+		{m{"mode": "nat", "exempt-namespaces": "demo, test-*"}, "test-1", "", contract.ModeNone},
+		{m{"mode": "nat", "exempt-namespaces": "demo, test-*"}, "test", "", contract.ModeNAT},
+		{m{"mode": "nat", "exempt-namespaces": "demo, test-*"}, "demo", "", contract.ModeNone},
+		{m{"mode": "nat", "exempt-namespaces": "demo, test-*"}, "kube-system", "", contract.ModeNAT},
+		{m{}, "kube-system", "nat", contract.ModeNAT},
+	} {
+		entry, err := NewEntry(tt.flags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := New()
+		s.Entry(entry)
+		if tt.annotation != "" {
+			s.Annotations(m{contract.AnnotationPrefix + "mode": tt.annotation})
+		}
+		s.Namespace(tt.namespace)
+		if c, err := s.Config("eth0", nil); err != nil || c.Mode != tt.want {
+			t.Errorf("%s, namespace %q, annotation %q: mode %s, %v; want %s", entry, tt.namespace, tt.annotation, c.Mode, err, tt.want)
+		}
+	}
+	for value, want := range map[string]string{
+		`"demo"`: "not a JSON array", `["Demo"]`: `"Demo" is no namespace`, `["*"]`: `"*" is no namespace`,
+		`["a*b"]`: `"a*b" is no namespace`, `[""]`: `"" is no namespace`, `null`: "not a JSON array",
+	} {
+		s := New()
+		s.Entry([]byte(`{"mode":"nat","exemptNamespaces":` + value + `}`))
+		if _, err := s.Config("eth0", nil); err == nil || !strings.Contains(err.Error(), "conflist key exemptNamespaces "+value+": "+want) {
+			t.Errorf("%s: %v, want %q", value, err, want)
+		}
+	}
+	s := New()
+	s.Annotations(m{contract.AnnotationPrefix + "exempt-namespaces": "demo"})
+	if _, err := s.Config("eth0", nil); err == nil {
+		t.Error("an annotation exempts namespaces")
 	}
 }

@@ -17,10 +17,10 @@ import (
 
 // checkArchive reads a docker archive as `docker load`, `kind load
 // image-archive`, `k3d image import` and `ctr images import` do, without the
-// library that wrote it: manifest.json names the tag, the config and the
+// library that wrote it: manifest.json names the tags, the config and the
 // layers, each of these is an entry of the archive, and their digests are what
 // the names and the config say.
-func checkArchive(t *testing.T, path, tag string) {
+func checkArchive(t *testing.T, path string, tags []string) {
 	t.Helper()
 	entries := unpack(t, path)
 	var manifest []struct {
@@ -31,7 +31,7 @@ func checkArchive(t *testing.T, path, tag string) {
 		t.Fatalf("%s: manifest.json: %v %q", path, err, entries["manifest.json"])
 	}
 	m := manifest[0]
-	if diff := cmp.Diff([]string{tag}, m.RepoTags); diff != "" {
+	if diff := cmp.Diff(tags, m.RepoTags); diff != "" {
 		t.Errorf("%s: RepoTags (-want +got):\n%s", path, diff)
 	}
 	if got := digest(entries[m.Config]); got != m.Config {

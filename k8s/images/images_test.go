@@ -48,10 +48,10 @@ func TestImages(t *testing.T) {
 		}
 		t.Run(i.name+"-layout", func(t *testing.T) { checkLayout(t, filepath.Join(out, i.name), i, arches) })
 	}
-	tags := map[string]string{"tproxy-cni": "tproxy-cni:v9", "echo-server": "example.org/echo:v8"}
+	named := map[string][]string{"tproxy-cni": {"tproxy-cni:latest", "tproxy-cni:v9"}, "echo-server": {"example.org/echo:v8"}}
 	for _, i := range images {
 		for _, arch := range arches {
-			checkArchive(t, filepath.Join(out, i.name+"-"+arch+".tar"), tags[i.name])
+			checkArchive(t, filepath.Join(out, i.name+"-"+arch+".tar"), named[i.name])
 		}
 	}
 	t.Run("reproducible", func(t *testing.T) { checkReproducible(t, out, args) })

@@ -77,6 +77,10 @@ func (c config) build(stdout io.Writer) error {
 		if err != nil {
 			return err
 		}
+		names, err := tags(i.name, c.tags[i.name], ref)
+		if err != nil {
+			return err
+		}
 		tproxyCNI, err := reference("tproxy-cni", c.tags["tproxy-cni"])
 		if err != nil {
 			return err
@@ -92,7 +96,7 @@ func (c config) build(stdout io.Writer) error {
 				return fmt.Errorf("image %s for %s: %w", i.name, arch, err)
 			}
 			path := filepath.Join(c.out, i.name+"-"+arch+".tar")
-			if err := writeArchive(path, ref, img); err != nil {
+			if err := writeArchive(path, names, img); err != nil {
 				return err
 			}
 			digest, err := img.Digest()

@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -83,12 +85,69 @@ func reference(image, given string) (name.Tag, error) {
 	return name.NewTag(given)
 }
 
+// tags are the names that an archive gives an image. One that was given as a tag only is
+// latest, too, as the manifests in the sources name it.
+func tags(image, given string, ref name.Tag) ([]name.Tag, error) {
+	if strings.ContainsAny(given, ":/") || ref.TagStr() == "latest" {
+		return []name.Tag{ref}, nil
+	}
+	latest, err := reference(image, "")
+	return []name.Tag{latest, ref}, err
+}
+
 // writeArchive writes a docker archive; at path there is always a whole one.
-func writeArchive(path string, ref name.Tag, img v1.Image) error {
-	if err := tarball.WriteToFile(path+".new", ref, img); err != nil {
+func writeArchive(path string, refs []name.Tag, img v1.Image) error {
+	var archive bytes.Buffer
+	if err := tarball.Write(refs[0], img, &archive); err != nil {
+		return err
+	}
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(nameAll(f, &archive, refs), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
+}
+
+// nameAll copies an archive of one image and names the image by all refs. (The library
+// writes several names of one image in a random order.)
+func nameAll(w io.Writer, archive io.Reader, refs []name.Tag) error {
+	out := tar.NewWriter(w)
+	for r := tar.NewReader(archive); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return out.Close()
+		}
+		if err != nil {
+			return err
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if h.Name == "manifest.json" {
+			var m tarball.Manifest
+			if err := json.Unmarshal(content, &m); err != nil {
+				return err
+			}
+			m[0].RepoTags = nil
+			for _, ref := range refs {
+				m[0].RepoTags = append(m[0].RepoTags, ref.String())
+			}
+			if content, err = json.Marshal(m); err != nil {
+				return err
+			}
+			h.Size = int64(len(content))
+		}
+		if err := out.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := out.Write(content); err != nil {
+			return err
+		}
+	}
 }
 
 // writeLayout writes the OCI layout of one image for all its architectures.

@@ -12,13 +12,16 @@
 //	SHA256SUMS                            of all the others
 //
 // The manifests, the chart and the archives name the images
-// REGISTRY/IMAGE:VERSION. It needs no network (with the modules in Go's cache)
+// REGISTRY/IMAGE:VERSION. With --manifests it writes only the manifests, which name the
+// images that -tproxy-cni and -echo-server say: of images that `make images` has built.
+// It needs no network (with the modules in Go's cache)
 // and no container engine. The same sources, version, registry and Go release
 // give the same bytes. It is a module of its own, so that what it is made of
 // never becomes part of the product.
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -26,6 +29,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -65,24 +69,42 @@ type release struct {
 	registry string // where the images will be
 	built    string // what k8s/images has built: archives, layouts and, below .bin/ARCH, programs
 	dir      string // the files so far
+
+	names map[string]string // of images, where they are not the released ones
 }
 
 func run(args []string, stdout io.Writer) error {
 	fs := flag.NewFlagSet("release", flag.ContinueOnError)
-	var r release
+	r := release{names: map[string]string{}}
 	fs.StringVar(&r.source, "source", "../..", "`directory` of the repository")
 	fs.StringVar(&r.version, "version", "", "the release's `version`, such as v0.1.0")
 	fs.StringVar(&r.registry, "registry", "ghcr.io/tproxy-cni", "`prefix` of the images' names")
 	out := fs.String("out", "../../dist/release", "`directory` for the files; a release that is there already is replaced")
+	manifests := fs.Bool("manifests", false, "write only the manifests")
+	for _, i := range images {
+		fs.Func(i, "with --manifests: the image's `tag`, or its whole reference", func(s string) error {
+			if r.names[i] = s; !strings.ContainsAny(s, ":/") {
+				r.names[i] = i + ":" + s
+			}
+			return nil
+		})
+	}
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	if semver.Canonical(r.version) != r.version || r.version == "" {
+	if !*manifests && len(r.names) > 0 {
+		return errors.New("a release's images are named by its version: give them names with --manifests only")
+	}
+	if !*manifests && (semver.Canonical(r.version) != r.version || r.version == "") {
 		return fmt.Errorf("version %q: want a semantic version such as v0.1.0", r.version)
 	}
 	for _, image := range images {
-		if _, err := name.NewTag(r.image(image), name.StrictValidation); err != nil {
-			return fmt.Errorf("registry %q: %w", r.registry, err)
+		strict := name.StrictValidation
+		if r.names[image] != "" { // an image of the node's own may have no registry
+			strict = name.WeakValidation
+		}
+		if _, err := name.NewTag(r.image(image), strict); err != nil {
+			return fmt.Errorf("registry %q, image %q: %w", r.registry, r.image(image), err)
 		}
 	}
 	if err := replaceable(*out); err != nil {
@@ -102,7 +124,11 @@ func run(args []string, stdout io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(r.dir)
-	if err := r.make(); err != nil {
+	steps := r.all()
+	if *manifests {
+		steps = slices.DeleteFunc(steps, func(s step) bool { return s.name != "manifests" && s.name != "checksums" })
+	}
+	if err := do(steps); err != nil {
 		return err
 	}
 	if err := r.put(*out); err != nil {
@@ -115,12 +141,15 @@ func run(args []string, stdout io.Writer) error {
 	return err
 }
 
-// make writes every file into r.dir.
-func (r release) make() error {
-	for _, step := range []struct {
-		name string
-		do   func() error
-	}{
+// step writes files into release.dir.
+type step struct {
+	name string
+	do   func() error
+}
+
+// all are the steps of a release, in their order.
+func (r release) all() []step {
+	return []step{
 		{"images", r.buildImages},
 		{"programs", r.archivePrograms},
 		{"image archives", r.archiveImages},
@@ -128,16 +157,22 @@ func (r release) make() error {
 		{"manifests", r.manifests},
 		{"SBOM", r.sbom},
 		{"checksums", r.sums},
-	} {
-		if err := step.do(); err != nil {
-			return fmt.Errorf("%s: %w", step.name, err)
+	}
+}
+
+func do(steps []step) error {
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return nil
 }
 
-// image is the full name under which an image is released.
-func (r release) image(image string) string { return r.registry + "/" + image + ":" + r.version }
+// image is the full name under which an image is released, or was built.
+func (r release) image(image string) string {
+	return cmp.Or(r.names[image], r.registry+"/"+image+":"+r.version)
+}
 
 // program is where a built program is.
 func (r release) program(program, arch string) string {

@@ -86,14 +86,13 @@ func (r release) writeManifest(name, text string) error {
 // latest is an image of ours as the sources name it.
 var latest = regexp.MustCompile(`\b(` + strings.Join(images, "|") + `):latest\b`)
 
-// pin replaces our images' names by the released ones. It works on text,
-// because an image is also named inside an expression of the admission policy.
+// pin replaces our images' names by the released ones. It works on text, which keeps
+// the comments.
 func (r release) pin(text string) (string, error) {
-	text = latest.ReplaceAllStringFunc(text, func(s string) string { return r.image(strings.TrimSuffix(s, ":latest")) })
-	if strings.Contains(text, ":latest") {
-		return "", fmt.Errorf("still names an image by the tag latest")
+	if strings.Contains(latest.ReplaceAllString(text, ""), ":latest") {
+		return "", fmt.Errorf("names another image by the tag latest")
 	}
-	return text, nil
+	return latest.ReplaceAllStringFunc(text, func(s string) string { return r.image(strings.TrimSuffix(s, ":latest")) }), nil
 }
 
 // chart writes the chart as `helm package` would, but with fixed times.

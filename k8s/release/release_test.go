@@ -24,6 +24,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
+// distributions are those of docs/PLATFORMS.md; k8s/test compares them with the page.
+var distributions = []string{
+	"aks", "bottlerocket", "eks", "gke", "k0s", "k3d", "k3s", "kind", "kubeadm", "microk8s", "openshift", "rke2", "talos",
+}
+
 const (
 	version  = "v1.2.3-rc.1"
 	registry = "example.org/here"
@@ -83,7 +88,7 @@ func checkNames(t *testing.T, dir string) {
 		"echo-server-v1.2.3-rc.1-amd64.tar", "echo-server-v1.2.3-rc.1-arm64.tar", "echo-server-v1.2.3-rc.1.oci.tar",
 	}
 	for _, action := range []string{"install", "repair", "uninstall"} {
-		for _, d := range []string{"gke", "k3d", "k3s", "kind", "kubeadm", "microk8s"} {
+		for _, d := range distributions {
 			want = append(want, action+"-"+d+".yaml")
 		}
 	}
@@ -157,7 +162,7 @@ func checkPrograms(t *testing.T, dir, arch string) {
 			continue
 		}
 		inject := exec.Command(path, "inject")
-		inject.Stdin = strings.NewReader("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: a}]}\n")
+		inject.Stdin = strings.NewReader("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: [{name: a, image: a}]\n")
 		if out, err := inject.CombinedOutput(); err != nil || !strings.Contains(string(out), "image: "+registry+"/tproxy-cni:"+version) {
 			t.Errorf("inject: %v\n%s", err, out)
 		}
@@ -253,6 +258,8 @@ func TestRefused(t *testing.T) {
 		"a branch":      {[]string{"-version", "main"}, `version "main"`},
 		"no patch":      {[]string{"-version", "v1.2"}, `version "v1.2"`},
 		"build":         {[]string{"-version", "v1.2.3+a"}, `version "v1.2.3+a"`},
+		"bad name":      {[]string{"-manifests", "-tproxy-cni", "no spaces"}, `image "tproxy-cni:no spaces"`},
+		"named":         {[]string{"-version", version, "-tproxy-cni", "v1"}, "with --manifests only"},
 		"no registry":   {[]string{"-version", version, "-registry", "Example Org"}, `registry "Example Org"`},
 		"not a release": {[]string{"-version", version, "-out", foreign}, "not a release"},
 		"more than one": {[]string{"-version", version, "-out", mixed}, "thesis.txt is not in its SHA256SUMS"},
@@ -266,6 +273,31 @@ func TestRefused(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, "thesis.txt")); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestManifests: of images that were built under other names, only the manifests, which
+// name these; a new name changes the DaemonSet's pod template, which makes it roll out.
+func TestManifests(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "manifests")
+	for _, tag := range []string{"v1-2-gabcdef0", "v1-3-g0123456"} {
+		if err := run([]string{"-manifests", "-version", tag, "-tproxy-cni", tag, "-echo-server", "example.org/a/echo:v8", "-out", out}, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range distributions {
+			template := daemonSet(t, string(read(t, filepath.Join(out, "install-"+d+".yaml"))))["spec"].(map[string]any)["template"]
+			if text := fmt.Sprint(template); !strings.Contains(text, "image:tproxy-cni:"+tag+" ") {
+				t.Errorf("%s: no image tproxy-cni:%s in %s", d, tag, text)
+			}
+		}
+		for file, image := range map[string]string{"inject.yaml": "tproxy-cni:" + tag, "deploy-nat.yaml": "example.org/a/echo:v8"} {
+			if text := string(read(t, filepath.Join(out, file))); !strings.Contains(text, "image: "+image+"\n") || strings.Contains(text, ":latest") {
+				t.Errorf("%s does not name %s, or something latest", file, image)
+			}
+		}
+	}
+	if found, err := filepath.Glob(filepath.Join(out, "*.t*")); err != nil || len(found) > 0 {
+		t.Errorf("more than manifests: %q, %v", found, err)
 	}
 }
 

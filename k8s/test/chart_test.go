@@ -128,15 +128,25 @@ func TestChart(t *testing.T) {
 func TestChartValues(t *testing.T) {
 	text := string(mustTemplate(t, map[string]any{
 		"image": "example.org/tproxy-cni:v1", "inject": true, "repair": true, "repairEvery": "5s",
-		"cniConfDir": "/conf", "cniBinDir": "/bin", "criSocketDir": "/run/crio", "criSocket": "crio.sock",
+		"cniConfDir": "/conf", "cniBinDir": "/bin", "criSocketDir": "/run/crio", "criSocket": "crio.sock", "networkName": "ovn",
 		"settings": map[string]any{"mode": "nat", "proxy-port": 15000, "exclude-inbound-ports": "22,80-90"},
 	}))
 	for want, times := range map[string]int{
-		"example.org/tproxy-cni:v1": 2, "path: /conf\n": 1, "path: /bin\n": 1, "path: /run/crio\n": 1,
-		"--cri-socket=/run/cri/crio.sock\n": 1, `"--repair-every=5s"`: 1, `"--mode=nat"`: 1, `"--proxy-port=15000"`: 1, `"--exclude-inbound-ports=22,80-90"`: 1,
+		"example.org/tproxy-cni:v1": 2, `path: "/conf"`: 1, `path: "/bin"`: 1, `path: "/run/crio"`: 1,
+		`"--cri-socket=/run/cri/crio.sock"`: 1, `"--repair-every=5s"`: 1, "name: TPROXY_NETWORK_NAME": 1, `value: "ovn"`: 1, `"--mode=nat"`: 1, `"--proxy-port=15000"`: 1, `"--exclude-inbound-ports=22,80-90"`: 1,
 	} {
 		if got := strings.Count(text, want); got != times {
 			t.Errorf("%q is there %d times, want %d", want, got, times)
+		}
+	}
+	for want, value := range map[string]any{`"--max-conf-num=0"`: 0, `"--max-conf-num=2"`: "2", `"--max-conf-num=1000000"`: 1e6} {
+		if text := string(mustTemplate(t, map[string]any{"maxConfNum": value})); !strings.Contains(text, want) {
+			t.Errorf("maxConfNum %v: %s is not there", value, want)
+		}
+	}
+	for _, value := range []any{"", nil} {
+		if text := string(mustTemplate(t, map[string]any{"maxConfNum": value})); strings.Contains(text, "max-conf-num") {
+			t.Errorf("maxConfNum %v is not left out", value)
 		}
 	}
 	least := only[*appsv1.DaemonSet](t, decode(t, mustTemplate(t, map[string]any{
@@ -149,13 +159,19 @@ func TestChartValues(t *testing.T) {
 	if diff := cmp.Diff([]corev1.LocalObjectReference{{Name: "registry"}}, least.ImagePullSecrets); diff != "" {
 		t.Errorf("imagePullSecrets (-want +got):\n%s", diff)
 	}
+	gone := only[*appsv1.DaemonSet](t, decode(t, mustTemplate(t, map[string]any{"uninstall": true, "removeBinary": true}))).Spec.Template.Spec
+	if !slices.Contains(gone.Containers[0].Args, "--remove-binary") {
+		t.Errorf("removeBinary: %q", gone.Containers[0].Args)
+	}
 	for name, values := range map[string]map[string]any{
-		"unknown value":        {"imagE": "a"},
-		"unknown distribution": {"distribution": "openshift"},
-		"unknown setting":      {"settings": map[string]any{"port": 1}},
-		"bad port":             {"settings": map[string]any{"proxy-port": 65536}},
-		"relative directory":   {"cniConfDir": "etc"},
-		"two actions":          {"repair": true, "uninstall": true},
+		"unknown value":         {"imagE": "a"},
+		"unknown distribution":  {"distribution": "nomad"},
+		"unknown setting":       {"settings": map[string]any{"port": 1}},
+		"bad port":              {"settings": map[string]any{"proxy-port": 65536}},
+		"relative directory":    {"cniConfDir": "etc"},
+		"bad number":            {"maxConfNum": "two"},
+		"two actions":           {"repair": true, "uninstall": true},
+		"remove, not uninstall": {"removeBinary": true},
 	} {
 		if _, err := template(values); err == nil {
 			t.Errorf("%s: accepted", name)

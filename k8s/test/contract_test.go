@@ -1,7 +1,6 @@
 package test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -168,16 +167,11 @@ func TestInstaller(t *testing.T) {
 		"install":   {"DAC_OVERRIDE", "SYS_ADMIN", "NET_ADMIN"},
 		"uninstall": {"DAC_OVERRIDE"},
 	}
-	volumes := map[string]int{"install": 2, "uninstall": 2, "repair": 4}
+	volumes := map[string]int{"install": 2, "uninstall": 3, "repair": 4}
 	unavailable := map[string]string{"install": "1", "repair": "1", "uninstall": "100%"}
-	const k3s, snap = "/var/lib/rancher/k3s/", "/var/snap/microk8s/current/"
-	directories := map[string][2]string{
-		"kubeadm":  {"/etc/cni/net.d", "/opt/cni/bin"},
-		"kind":     {"/etc/cni/net.d", "/opt/cni/bin"},
-		"k3d":      {k3s + "agent/etc/cni/net.d", k3s + "data/cni"},
-		"k3s":      {k3s + "agent/etc/cni/net.d", k3s + "data/cni"},
-		"microk8s": {snap + "args/cni-network", snap + "opt/cni/bin"},
-		"gke":      {"/etc/cni/net.d", "/home/kubernetes/bin"},
+	directories := map[string][2]string{}
+	for _, p := range overlays(t) {
+		directories[p.overlay] = [2]string{p.conf, p.bin}
 	}
 	for _, action := range actions {
 		for _, d := range distributions {
@@ -200,10 +194,9 @@ func TestInstaller(t *testing.T) {
 				if got := ds.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String(); got != unavailable[action] {
 					t.Errorf("maxUnavailable %s, want %s", got, unavailable[action])
 				}
-				for i, name := range []string{"cni-conf", "cni-bin"} {
-					at := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == name })
-					if got := pod.Volumes[at].HostPath.Path; got != directories[d][i] {
-						t.Errorf("%s is %s, want %s", name, got, directories[d][i])
+				for i, flag := range []string{"--cni-conf-dir=", "--cni-bin-dir="} {
+					if got := nodeDir(t, pod, c, flag); got != directories[d][i] {
+						t.Errorf("%s is %s on the node, want %s", flag, got, directories[d][i])
 					}
 				}
 				if !pod.HostNetwork || pod.HostPID || *pod.AutomountServiceAccountToken || pod.PriorityClassName != "system-node-critical" {
@@ -222,10 +215,18 @@ func TestInstaller(t *testing.T) {
 						t.Errorf("capabilities (-want +got):\n%s", diff)
 					}
 				}
+				// MicroK8s: one mount of what the link current is in, and one that hides
+				// what else is there.
 				if len(pod.Volumes) != volumes[action] {
 					t.Errorf("%d volumes, want %d", len(pod.Volumes), volumes[action])
 				}
 				checkDirectories(t, pod, c)
+				hidden := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+					return m.Name == "hidden" && m.MountPath == "/var/snap/microk8s/common" && m.ReadOnly
+				})
+				if hidden != (d == "microk8s") {
+					t.Errorf("the runtime's and the kubelet's data are hidden: %t", hidden)
+				}
 			})
 		}
 	}
@@ -239,13 +240,34 @@ func checkDirectories(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 		mounts[m.Name] = append(mounts[m.Name], m.MountPath)
 	}
 	for _, v := range pod.Volumes {
-		if v.HostPath == nil || len(mounts[v.Name]) == 0 {
+		if (v.HostPath == nil) != (v.Name == "hidden") || len(mounts[v.Name]) == 0 {
 			t.Errorf("volume %s is not a host path, or is not mounted", v.Name)
 		}
 	}
-	for flag, volume := range map[string]string{"--cni-conf-dir": "cni-conf", "--cni-bin-dir": "cni-bin"} {
-		if want := fmt.Sprintf("%s=%s", flag, mounts[volume][0]); !slices.Contains(c.Args, want) {
-			t.Errorf("no argument %s in %q", want, c.Args)
-		}
+}
+
+// nodeDir is the node's directory that a flag of the installer leads to. A link in the
+// middle of it, as MicroK8s' current, must not be what is mounted, or what leads to it: a
+// mount stays with what the link led to.
+func nodeDir(t *testing.T, pod corev1.PodSpec, c corev1.Container, flag string) string {
+	t.Helper()
+	at := slices.IndexFunc(c.Args, func(a string) bool { return strings.HasPrefix(a, flag) })
+	if at < 0 {
+		t.Fatalf("no argument %s in %q", flag, c.Args)
 	}
+	dir := strings.TrimPrefix(c.Args[at], flag)
+	for _, m := range c.VolumeMounts {
+		rest, ok := strings.CutPrefix(dir+"/", m.MountPath+"/")
+		if !ok {
+			continue
+		}
+		v := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name })
+		path := pod.Volumes[v].HostPath.Path
+		if strings.Contains(path+"/", "/current/") {
+			t.Errorf("%s is a mount behind a link that moves", path)
+		}
+		return strings.TrimSuffix(path+"/"+rest, "/")
+	}
+	t.Fatalf("%s is not mounted", dir)
+	return ""
 }

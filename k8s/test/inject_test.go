@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,6 +41,9 @@ spec: {initContainers: [{name: first, image: first}, {name: second, image: secon
 	"other ports and user": `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-port: "6000", tproxy-cni.io/admin-port: "6001", tproxy-cni.io/proxy-uid: "7999"}}
 spec: {containers: [{name: web, image: web, ports: [{containerPort: 5000}]}]}`,
+	"spaces and zeros": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-port: " 6000 ", tproxy-cni.io/admin-port: "06001", tproxy-cni.io/proxy-uid: " 007999\t"}}
+spec: {containers: [{name: web, image: web, securityContext: {runAsUser: 7089}}]}`,
 	"PROXY protocol": `
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-protocol-from: " 10.0.0.0/8, fd00::/8", tproxy-cni.io/proxy-protocol-ports: "80,8000-8099"}}
 spec: {containers: [{name: web, image: web}]}`,
@@ -47,18 +51,25 @@ spec: {containers: [{name: web, image: web}]}`,
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-protocol-from: " ", tproxy-cni.io/proxy-protocol-ports: ""}}
 spec: {containers: [{name: web, image: web}]}`,
 	"has it": `
-metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
-spec: {initContainers: [{name: tproxy-proxy, image: mine}], containers: [{name: web, image: web}]}`,
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
+spec: {initContainers: [{name: tproxy-proxy, image: mine, restartPolicy: Always, securityContext: {runAsUser: 7089}}], containers: [{name: web, image: web}]}`,
+	"has it, in other words": `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: " nat ", tproxy-cni.io/proxy-uid: "0007999 "}}
+spec: {securityContext: {runAsUser: 7999}, initContainers: [{name: tproxy-proxy, image: mine, restartPolicy: Always}], containers: [{name: web, image: web, securityContext: {runAsUser: 7089}}]}`,
 	"has it as a container": `
-metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
-spec: {containers: [{name: web, image: web}, {name: tproxy-proxy, image: mine}]}`,
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
+spec: {containers: [{name: web, image: web}, {name: tproxy-proxy, image: mine, securityContext: {runAsUser: 7089}}]}`,
 }
+
+// hasIt says by its name that a pod has the sidecar: the policy leaves it as it is, even
+// where package inject would bring it up to date.
+func hasIt(name string) bool { return strings.HasPrefix(name, "has ") }
 
 const podHead = "apiVersion: v1\nkind: Pod"
 
 // TestInjectPolicy evaluates the admission policy with the API server's own
-// code: a pod becomes what `tproxy-install inject` makes of it, and admission
-// accepts it then.
+// code: a pod without the sidecar becomes what `tproxy-install inject` makes of
+// it, one that has it stays as it is, and admission accepts both.
 func TestInjectPolicy(t *testing.T) {
 	objects := decode(t, read(t, root+"inject.yaml"))
 	mutating := only[*admissionv1.MutatingAdmissionPolicy](t, objects)
@@ -70,11 +81,14 @@ func TestInjectPolicy(t *testing.T) {
 				t.Fatal("the policies do not select the pod")
 			}
 			got := mutate(t, mutating, in)
-			var out strings.Builder
-			if err := inject.Inject(strings.NewReader(podHead+text), &out, inject.Options{}); err != nil {
-				t.Fatal(err)
+			want := in
+			if !hasIt(name) {
+				var out strings.Builder
+				if err := inject.Inject(strings.NewReader(podHead+text), &out, inject.Options{}); err != nil {
+					t.Fatal(err)
+				}
+				want = only[*corev1.Pod](t, decode(t, []byte(out.String())))
 			}
-			want := only[*corev1.Pod](t, decode(t, []byte(out.String())))
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("pod (-inject +policy):\n%s", diff)
 			}
@@ -88,6 +102,53 @@ func TestInjectPolicy(t *testing.T) {
 	}
 }
 
+// TestInjectMissing: what would run without the sidecar, or past it, is refused with the
+// cure where the mutating policy is missing or left the pod alone: for our sidecar and
+// for another proxy's.
+func TestInjectMissing(t *testing.T) {
+	chart := decode(t, mustTemplate(t, map[string]any{"inject": true, "injectSidecar": string(read(t, root+"proxies/haproxy-tcp/sidecar.yaml"))}))
+	for _, policy := range []struct {
+		container string
+		objects   []runtime.Object
+	}{{"tproxy-proxy", decode(t, read(t, root+"inject.yaml"))}, {"proxy", chart}} {
+		validating := only[*admissionv1.ValidatingAdmissionPolicy](t, policy.objects)
+		const none, past = "the label tproxy-cni.io/inject asks for the sidecar, and the pod has none", "the pod has the sidecar, but its connections would not go through it"
+		const label = "labels: {tproxy-cni.io/inject: nat}"
+		const annotated = label + ", annotations: {tproxy-cni.io/mode: nat}"
+		const user = "securityContext: {runAsUser: 7089}"
+		init := ", initContainers: [{name: " + policy.container + ", restartPolicy: Always, " + user + "}]"
+		for _, tt := range []struct{ metadata, spec, want string }{
+			{label, "", none},
+			{annotated, "", none},
+			{annotated, ", initContainers: [{name: other, restartPolicy: Always}]", none},
+			{annotated, ", initContainers: [{name: " + policy.container + ", " + user + "}]", none},
+			// Something else of that name, such as a database's proxy, is no sidecar.
+			{annotated, ", initContainers: [{name: " + policy.container + ", restartPolicy: Always}]", none},
+			{annotated, ", initContainers: [{name: " + policy.container + ", restartPolicy: Always, securityContext: {runAsUser: 7090}}]", none},
+			{annotated, ", " + user + ", initContainers: [{name: " + policy.container + ", restartPolicy: Always, securityContext: {runAsUser: 1}}]", none},
+			{strings.Replace(annotated, "mode: nat", "mode: nat, tproxy-cni.io/proxy-uid: '7090'", 1), init, none},
+			{label, init, past + " as the label tproxy-cni.io/inject asks: the annotation tproxy-cni.io/mode is \"\", want \"nat\""},
+			{strings.Replace(annotated, "mode: nat", "mode: tproxy", 1), init, past},
+			{strings.Replace(annotated, "mode: nat", "mode: none", 1), init, past},
+			{"labels: {tproxy-cni.io/inject: none}", "", "label tproxy-cni.io/inject: want nat or tproxy, or no label"},
+			{"labels: {tproxy-cni.io/inject: ''}", init, "label tproxy-cni.io/inject: want nat or tproxy, or no label"},
+			{label, ", hostNetwork: true", "hostNetwork: the pod has no network of its own"},
+			{annotated, init, ""},
+			{annotated, ", initContainers: [{name: a}, {name: " + policy.container + ", restartPolicy: Always, " + user + "}]", ""},
+			{annotated, ", " + user + ", initContainers: [{name: a, securityContext: {runAsUser: 2}}, {name: " + policy.container + ", restartPolicy: Always}]", ""},
+		} {
+			text := podHead + "\nmetadata: {name: web, " + tt.metadata + "}\nspec: {containers: [{name: web, securityContext: {runAsUser: 1}}]" + tt.spec + "}\n"
+			why := validate(t, validating, only[*corev1.Pod](t, decode(t, []byte(text))))
+			if tt.want == "" && len(why) > 0 || tt.want != "" && (len(why) != 1 || !strings.HasPrefix(why[0], tt.want)) {
+				t.Errorf("refused with %q, want %q, for\n%s", why, tt.want, text)
+			}
+			if tt.want == none && len(why) == 1 && !strings.Contains(why[0], "it needs a container "+policy.container+" that runs as 70") {
+				t.Errorf("what the pod needs is not in %q", why)
+			}
+		}
+	}
+}
+
 // TestInjectRefuses: these faults of package inject admission refuses, too. It
 // does not look at ports.
 func TestInjectRefuses(t *testing.T) {
@@ -96,7 +157,7 @@ func TestInjectRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		`
 metadata: {name: web, labels: {tproxy-cni.io/inject: "yes"}}
-spec: {containers: [{name: web}]}`: "label tproxy-cni.io/inject: want nat or tproxy",
+spec: {containers: [{name: web}]}`: "label tproxy-cni.io/inject: want nat or tproxy, or no label",
 		`
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}}
 spec: {hostNetwork: true, containers: [{name: web}]}`: "hostNetwork: the pod has no network of its own",
@@ -106,8 +167,15 @@ spec: {containers: [{name: web, securityContext: {runAsUser: 7089}}]}`: "a conta
 		`
 metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-uid: "1000"}}
 spec: {securityContext: {runAsUser: 1000}, containers: [{name: a, securityContext: {runAsUser: 1}}, {name: web}]}`: "a container runs as 1000",
+		`
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-uid: "007089"}}
+spec: {containers: [{name: web, securityContext: {runAsUser: 7089}}]}`: "a container runs as 7089",
+		`
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/proxy-uid: " 7089 "}}
+spec: {initContainers: [{name: first, securityContext: {runAsUser: 7089}}], containers: [{name: web}]}`: "a container runs as 7089",
 	} {
 		why := validate(t, validating, only[*corev1.Pod](t, decode(t, []byte(podHead+text))))
+		why = slices.DeleteFunc(why, func(w string) bool { return strings.Contains(w, "asks for the sidecar") }) // here nothing adds it
 		if len(why) != 1 || !strings.HasPrefix(why[0], want) {
 			t.Errorf("refused with %q, want %q, for%s", why, want, text)
 		}
@@ -188,7 +256,13 @@ func evaluate(t *testing.T, c *plugincel.CompositedCompiler, pod *corev1.Pod, re
 	return values
 }
 
+// mutate is what the policy makes of a pod, with the image of inject.yaml.
 func mutate(t *testing.T, p *admissionv1.MutatingAdmissionPolicy, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	return mutateWith(t, p, only[*corev1.PodTemplate](t, decode(t, read(t, root+"inject.yaml"))), pod)
+}
+
+func mutateWith(t *testing.T, p *admissionv1.MutatingAdmissionPolicy, params *corev1.PodTemplate, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
 	c := compiler(t, p.Spec.Variables)
 	for _, m := range p.Spec.MatchConditions {
@@ -201,12 +275,13 @@ func mutate(t *testing.T, p *admissionv1.MutatingAdmissionPolicy, pod *corev1.Po
 		t.Fatal(err)
 	}
 	text := &patch.JSONPatchCondition{Expression: p.Spec.Mutations[0].JSONPatch.Expression}
-	patcher := patch.NewJSONPatcher(c.CompileMutatingEvaluator(text, plugincel.OptionalVariableDeclarations{HasPatchTypes: true}, environment.NewExpressions))
+	patcher := patch.NewJSONPatcher(c.CompileMutatingEvaluator(text, plugincel.OptionalVariableDeclarations{HasParams: p.Spec.ParamKind != nil, HasPatchTypes: true}, environment.NewExpressions))
 	a := attributes(pod)
 	out, err := patcher.Patch(c.CreateContext(context.Background()), patch.Request{
 		MatchedResource:     a.GetResource(),
 		VersionedAttributes: a,
 		ObjectInterfaces:    admission.NewObjectInterfacesFromScheme(scheme),
+		OptionalVariables:   plugincel.OptionalVariableBindings{VersionedParams: params},
 	}, celconfig.RuntimeCELCostBudget)
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	securityv1 "github.com/openshift/api/security/v1"
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -31,7 +32,7 @@ const root = "../"
 
 // distributions and actions are the directories for `kubectl apply -k`.
 var (
-	distributions = []string{"kubeadm", "kind", "k3d", "k3s", "microk8s", "gke"}
+	distributions = []string{"kubeadm", "kind", "k3d", "k3s", "rke2", "k0s", "microk8s", "eks", "aks", "gke", "openshift", "talos", "bottlerocket"}
 	actions       = []string{"install", "repair", "uninstall"}
 )
 
@@ -58,7 +59,7 @@ func read(t *testing.T, name string) []byte {
 func decode(t *testing.T, text []byte) (objects []runtime.Object) {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, admissionv1.AddToScheme, monitoringv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, admissionv1.AddToScheme, monitoringv1.AddToScheme, securityv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +125,7 @@ func TestDecode(t *testing.T) {
 				}
 				// A manifest says itself where it goes.
 				switch o.(type) {
-				case *corev1.Service, *appsv1.Deployment:
+				case *corev1.Service, *appsv1.Deployment, *corev1.PodTemplate:
 					if m.GetNamespace() == "" {
 						t.Errorf("%T %s has no namespace", o, m.GetName())
 					}

@@ -40,7 +40,7 @@ func exposed(t *testing.T) (all []labels.Labels) {
 		s.Drops, s.Conntrack, s.Process = &podstat.Drops{}, &podstat.Conntrack{}, &podstat.Process{}
 		all = append(all, scraped(t, string(metrics.Append(nil, &s)), "tproxy-proxy")...)
 	}
-	s := health.New(contract.ModeNone)
+	s := health.New(contract.ModeNone, contract.PacketGuardRequired)
 	for _, kind := range node.Kinds() {
 		s.Attempt(node.Outcome{Patches: []string{string(conflist.Missing)}}, "", node.Failure{Kind: kind, Err: errors.New("some")})
 	}

@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,7 +96,8 @@ func mountOf(pod corev1.PodSpec, c corev1.Container, config string) string {
 }
 
 // TestInjectAnother: the chart's admission policy adds another proxy as package inject
-// does, whatever the pod chose.
+// does, whatever the pod chose, and leaves a pod as it is that has this proxy or our
+// sidecar.
 func TestInjectAnother(t *testing.T) {
 	file := read(t, root+"proxies/haproxy-http/sidecar.yaml")
 	const image = "example.org/tproxy-cni:v1"
@@ -110,14 +112,21 @@ func TestInjectAnother(t *testing.T) {
 			validating = o
 		}
 	}
-	for name, text := range pods {
+	all := maps.Clone(pods) // one that has our sidecar keeps that
+	all["has another"] = `
+metadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}
+spec: {initContainers: [{name: proxy, image: mine, restartPolicy: Always, securityContext: {runAsUser: 7089}}], containers: [{name: web, image: web}]}`
+	for name, text := range all {
 		t.Run(name, func(t *testing.T) {
-			got := mutate(t, mutating, only[*corev1.Pod](t, decode(t, []byte(podHead+text))))
-			var out bytes.Buffer
-			if err := inject.Inject(strings.NewReader(podHead+text), &out, inject.Options{Sidecar: file, Image: image}); err != nil {
-				t.Fatal(err)
+			in := only[*corev1.Pod](t, decode(t, []byte(podHead+text)))
+			got, want := mutate(t, mutating, in), in
+			if !hasIt(name) {
+				var out bytes.Buffer
+				if err := inject.Inject(strings.NewReader(podHead+text), &out, inject.Options{Sidecar: file, Image: image}); err != nil {
+					t.Fatal(err)
+				}
+				want = only[*corev1.Pod](t, decode(t, out.Bytes()))
 			}
-			want := only[*corev1.Pod](t, decode(t, out.Bytes()))
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("pod (-inject +policy):\n%s", diff)
 			}
@@ -128,5 +137,36 @@ func TestInjectAnother(t *testing.T) {
 				t.Errorf("refused: %q", why)
 			}
 		})
+	}
+}
+
+// TestInjectAnotherRefuses: a pod's own container of the other proxy's name is not taken for
+// the sidecar, and does not get its user.
+func TestInjectAnotherRefuses(t *testing.T) {
+	objects := decode(t, mustTemplate(t, map[string]any{"inject": true, "injectSidecar": string(read(t, root+"proxies/haproxy-http/sidecar.yaml"))}))
+	mutating, validating := only[*admissionv1.MutatingAdmissionPolicy](t, objects), only[*admissionv1.ValidatingAdmissionPolicy](t, objects)
+	const none, user = "the label tproxy-cni.io/inject asks for the sidecar, and the pod has none", "a container runs as 7089, the sidecar's user"
+	for spec, want := range map[string][]string{
+		"containers: [{name: web}], initContainers: [{name: proxy, restartPolicy: Always}]":                   {none},
+		"containers: [{name: web}, {name: proxy}]":                                                            {none},
+		"containers: [{name: web}, {name: proxy, securityContext: {runAsUser: 7089}}]":                        {user, none},
+		"containers: [{name: web}, {name: prepared, securityContext: {runAsUser: 7089}}]":                     {user, none},
+		"containers: [{name: web}, {name: tproxy-proxy}]":                                                     {none},
+		"containers: [{name: web}], initContainers: [{name: helper, securityContext: {runAsUser: 7089}}]":     {user, none},
+		"securityContext: {runAsUser: 7089}, containers: [{name: proxy}], initContainers: [{name: prepared}]": {user, none},
+	} {
+		text := podHead + "\nmetadata: {name: web, labels: {tproxy-cni.io/inject: nat}, annotations: {tproxy-cni.io/mode: nat}}\nspec: {" + spec + "}\n"
+		in := only[*corev1.Pod](t, decode(t, []byte(text)))
+		got := in // what the mutating policy does with a pod without the name is not at issue
+		if strings.Contains(spec, "proxy") {
+			got = mutate(t, mutating, in)
+		}
+		if diff := cmp.Diff(in, got); diff != "" {
+			t.Errorf("%s: mutated:\n%s", spec, diff)
+		}
+		why := validate(t, validating, got)
+		if !slices.EqualFunc(why, want, strings.HasPrefix) {
+			t.Errorf("%s: refused with %q, want %q", spec, why, want)
+		}
 	}
 }

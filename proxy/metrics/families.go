@@ -3,6 +3,7 @@ package metrics
 import (
 	"strconv"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
 	"github.com/tproxy-cni/tproxy-cni/proxy/podstat"
 	"github.com/tproxy-cni/tproxy-cni/proxy/stats"
@@ -33,6 +34,11 @@ var families = []family{
 	{ours + "not_ready", gauge, "1 for the reason why they are not.", func(s *State, w *writer) {
 		for _, r := range s.Reasons {
 			w.put(truth(r == s.Reason), "reason", r)
+		}
+	}},
+	{ours + "packet_guard", gauge, "1 for the packet guard that is in force in the pod: nft, tc or none.", func(s *State, w *writer) {
+		for _, g := range []string{contract.GuardNFT, contract.GuardTC, contract.GuardNone} {
+			w.put(truth(g == s.Guard), "guard", g)
 		}
 	}},
 	{ours + "prepared_check_timestamp_seconds", gauge, "Time of the last check that the plugin has prepared the pod; 0 before the first.", func(s *State, w *writer) {

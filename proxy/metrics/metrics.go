@@ -22,6 +22,7 @@ type State struct {
 	Reason  string    // one of Reasons; empty if ready
 	Reasons []string  // all that there are
 	Checked time.Time // the end of the last check of the pod; zero: none yet
+	Guard   string    // the packet guard that it found in force; empty: not known
 
 	stats.Snapshot
 	podstat.Reading

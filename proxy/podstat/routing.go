@@ -97,7 +97,12 @@ func ProgrammedMode(six bool) (mode string, err error) {
 // ruleText is a rule as ip rule shows it. head is struct fib_rule_hdr: family, lengths
 // of the prefixes to and from, tos, table, two reserved bytes, action, flags.
 func ruleText(head []byte, a map[uint16][]byte) string {
-	text := fmt.Sprintf("%d: from %s", number32(a[unix.FRA_PRIORITY], 0), prefixText(a[unix.FRA_SRC], head[2]))
+	const inverted = 0x2 // FIB_RULE_INVERT
+	not := ""
+	if binary.NativeEndian.Uint32(head[8:])&inverted != 0 {
+		not = "not "
+	}
+	text := fmt.Sprintf("%d: %sfrom %s", number32(a[unix.FRA_PRIORITY], 0), not, prefixText(a[unix.FRA_SRC], head[2]))
 	if to, ok := a[unix.FRA_DST]; ok {
 		text += " to " + prefixText(to, head[1])
 	}
@@ -112,6 +117,9 @@ func ruleText(head []byte, a map[uint16][]byte) string {
 			text += link.name + printable.Line(string(bytes.TrimRight(name, "\x00")))
 		}
 	}
+	if users := a[unix.FRA_UID_RANGE]; len(users) == 8 { // struct fib_rule_uid_range
+		text += fmt.Sprintf(" uidrange %d-%d", binary.NativeEndian.Uint32(users), binary.NativeEndian.Uint32(users[4:]))
+	}
 	switch head[7] {
 	case unix.FR_ACT_TO_TBL:
 		text += " lookup " + tableText(number32(a[unix.FRA_TABLE], uint32(head[4])))
@@ -124,6 +132,9 @@ func ruleText(head []byte, a map[uint16][]byte) string {
 	if n := number32(a[unix.FRA_SUPPRESS_PREFIXLEN], all); n != all {
 		text += fmt.Sprintf(" suppress_prefixlength %d", n)
 	}
+	if n := number32(a[unix.FRA_SUPPRESS_IFGROUP], all); n != all {
+		text += " suppress_ifgroup " + groupText(n)
+	}
 	return text
 }
 
@@ -132,6 +143,13 @@ func prefixText(addr []byte, bits byte) string {
 		return fmt.Sprintf("%s/%d", a, bits)
 	}
 	return "all"
+}
+
+func groupText(group uint32) string {
+	if group == 0 {
+		return "default"
+	}
+	return strconv.FormatUint(uint64(group), 10)
 }
 
 func tableText(table uint32) string {

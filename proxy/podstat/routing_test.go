@@ -25,18 +25,17 @@ func TestRouting(t *testing.T) {
 			t.Errorf("without the plugin: %+v", r)
 		}
 	}
-	if err := intercept.Apply(n.Pod.Path(), intercept.Default(contract.ModeNAT)); err != nil {
-		t.Fatal(err)
-	}
-	marked := []string{"1: from all fwmark 0x1000/0x1000 lookup 29808", "1: from all fwmark 0x1000/0x1000 unreachable"}
+	program(t, n)
+	marked := []string{"0: from all fwmark 0x1000/0x1000 lookup 29808", "0: from all fwmark 0x1000/0x1000 unreachable"}
+	const answers = "0: from all uidrange 7089-7089 lookup main suppress_ifgroup default"
 	for _, tt := range []struct {
 		six    bool
 		family string
 		route  string
 		rules  []string
 	}{
-		{false, "-4", "local 192.0.2.1 dev lo table 29808", append(marked[:2:2], "2: from all lookup local suppress_prefixlength 0", "32766: from all lookup main", "32767: from all lookup default")},
-		{true, "-6", "local 2001:db8::1 dev lo table 29808", append([]string{"0: from all lookup local"}, append(marked[:2:2], "32766: from all lookup main")...)},
+		{false, "-4", "local 192.0.2.1 dev lo table 29808", append(marked[:2:2], "0: from all lookup local suppress_prefixlength 0", answers, "32766: from all lookup main", "32767: from all lookup default")},
+		{true, "-6", "local 2001:db8::1 dev lo table 29808", append([]string{"0: from all lookup local"}, append(marked[:2:2], answers, "32766: from all lookup main")...)},
 	} {
 		if r := read(tt.six); !r.Stays || r.Marked != tt.route || !slices.Equal(r.Rules, tt.rules) {
 			t.Errorf("%+v, want %s and %q", r, tt.route, tt.rules)
@@ -48,13 +47,21 @@ func TestRouting(t *testing.T) {
 	}
 }
 
+// program is what the plugin does to the pod, in nat mode.
+func program(t *testing.T, n *lab.Net) {
+	t.Helper()
+	c := intercept.Default(contract.ModeNAT)
+	c.PacketGuard = lab.PacketGuard(t)
+	if err := intercept.Apply(n.Pod.Path(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSysctls: all are as the plugin sets them, and one that is changed is not.
 func TestSysctls(t *testing.T) {
 	n := lab.NewNet(t)
 	n.Wire()
-	if err := intercept.Apply(n.Pod.Path(), intercept.Default(contract.ModeNAT)); err != nil {
-		t.Fatal(err)
-	}
+	program(t, n)
 	read := func() (all []Sysctl) {
 		if err := n.Pod.Do(func() error { all = ReadSysctls(true, true); return nil }); err != nil {
 			t.Fatal(err)

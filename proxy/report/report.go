@@ -24,6 +24,7 @@ type Document struct {
 	UptimeSeconds float64        `json:"uptime_seconds"`
 
 	Readiness Readiness         `json:"readiness"`
+	Guard     string            `json:"packet_guard"` // in force: contract.GuardNFT, GuardTC or GuardNone; "" if not known
 	Counters  stats.Snapshot    `json:"counters"`
 	Live      Live              `json:"live"`
 	Pod       podstat.Reading   `json:"pod"`

@@ -37,10 +37,24 @@ func (w *writer) head(d *Document) {
 	}
 	if r.Ready {
 		w.check(good, "ready"+checked)
-		return
+	} else {
+		w.check(fail, fmt.Sprintf("not ready%s (%s): %s", checked, r.Reason, r.Text))
+		w.fact("to do", r.Cure)
 	}
-	w.check(fail, fmt.Sprintf("not ready%s (%s): %s", checked, r.Reason, r.Text))
-	w.fact("to do", r.Cure)
+	w.guard(d.Guard)
+}
+
+// guard is a line on the packet guard, if it is known.
+func (w *writer) guard(guard string) {
+	switch guard {
+	case "":
+	case contract.GuardNFT:
+		w.check(good, "packet guard nft, the whole one")
+	case contract.GuardTC:
+		w.check(warn, "packet guard tc: frames with PACKET_QDISC_BYPASS get out")
+	default:
+		w.check(warn, printable.Line("packet guard "+guard+": frames of packet sockets get out"))
+	}
 }
 
 func (w *writer) counters(d *Document) {

@@ -50,7 +50,7 @@ func example() Document {
 		},
 		PodError: "no listeners: netlink: operation not permitted",
 		Routing: []podstat.Routing{
-			{Family: "IPv4", Marked: "local 192.0.2.1 dev lo table 29808", Stays: true, Rules: []string{"1: from all fwmark 0x1000/0x1000 lookup 29808"}},
+			{Family: "IPv4", Marked: "local 192.0.2.1 dev lo table 29808", Stays: true, Rules: []string{"0: from all fwmark 0x1000/0x1000 lookup 29808"}},
 			{Family: "IPv6", Error: "RTM_GETROUTE: network is unreachable"},
 			{Family: "IPv6", Marked: "2001:db8::1 dev eth0 table main"},
 		},

@@ -55,6 +55,12 @@ func Fill(ctx context.Context, f *explain.Facts, o Options) error {
 	if err := g.tables(); err != nil {
 		return fmt.Errorf("list the pod's tables: %w", err)
 	}
+	g.try("the packet guard", func() (err error) {
+		if g.Table {
+			g.Guard, err = intercept.Guard(g.NetNS, g.Config.Interface)
+		}
+		return err
+	})
 	g.check()
 	if err := g.listeners(); err != nil {
 		return fmt.Errorf("list the pod's listeners: %w", err)
@@ -145,8 +151,11 @@ func (g gatherer) check() {
 	default:
 		g.Unknown = append(g.Unknown, explain.Unchecked(err))
 	}
-	if g.Missing, err = intercept.Preflight(g.Config.Mode); err != nil {
+	var guard intercept.Guarded
+	if g.Missing, guard, err = intercept.Preflight(g.Config.Mode); err != nil {
 		g.Unknown = append(g.Unknown, "what the kernel lacks: "+err.Error())
+	} else if guard.Guard != contract.GuardNFT && g.Config.PacketGuard == contract.PacketGuardRequired {
+		g.Missing = append(g.Missing, intercept.EgressHook)
 	}
 }
 

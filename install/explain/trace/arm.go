@@ -31,16 +31,16 @@ const (
 	ack
 )
 
-// arm adds the table in one transaction. It writes the messages itself: the
-// nftables library has no flags for tables, and gives no access to its socket,
-// to which the table belongs.
-func arm(conn *mnl.Conn, w Wanted) error {
-	table := TablePrefix + rand.Text()
+// arm adds a table with these flags in one transaction and returns its name. It writes
+// the messages itself: the nftables library has no flags for tables, and gives no access
+// to its socket, to which the table belongs.
+func arm(conn *mnl.Conn, w Wanted, flags uint32) (table string, err error) {
+	table = TablePrefix + rand.Text()
 	messages := []mnl.Message{
 		message(unix.NFNL_MSG_BATCH_BEGIN, 0, nil),
 		nft(unix.NFT_MSG_NEWTABLE, func(a *mnl.AttributeEncoder) {
 			a.String(unix.NFTA_TABLE_NAME, table)
-			a.Uint32(unix.NFTA_TABLE_FLAGS, tableOwner)
+			a.Uint32(unix.NFTA_TABLE_FLAGS, flags)
 		}),
 	}
 	for _, c := range []struct {
@@ -83,7 +83,16 @@ func arm(conn *mnl.Conn, w Wanted) error {
 	// The kernel reports errors unasked; only the last message asks for an answer.
 	messages[len(messages)-1].Header.Flags |= mnl.Acknowledge
 	messages = append(messages, message(unix.NFNL_MSG_BATCH_END, 0, nil))
-	return transact(conn, messages)
+	return table, transact(conn, messages)
+}
+
+// disarm removes a table that the kernel does not remove by itself.
+func disarm(conn *mnl.Conn, table string) error {
+	remove := nft(unix.NFT_MSG_DELTABLE, func(a *mnl.AttributeEncoder) { a.String(unix.NFTA_TABLE_NAME, table) })
+	remove.Header.Flags = mnl.Request | mnl.Acknowledge
+	return transact(conn, []mnl.Message{
+		message(unix.NFNL_MSG_BATCH_BEGIN, 0, nil), remove, message(unix.NFNL_MSG_BATCH_END, 0, nil),
+	})
 }
 
 // transact sends a batch and waits for the answer to the last message before its end.

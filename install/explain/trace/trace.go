@@ -4,7 +4,7 @@
 // It puts a table of its own there, which marks the packets to follow (meta
 // nftrace). The kernel removes that table together with the socket that made it
 // (NFT_TABLE_F_OWNER, Linux 5.12), so nothing is left behind even where the process
-// is killed. No packet is changed or kept back, and other tables are not touched.
+// is killed; on an older kernel Close removes it. No packet is changed or kept back, and other tables are not touched.
 //
 //	arm.go    the table
 //	event.go  what the kernel says of a packet at a rule
@@ -46,6 +46,7 @@ type Wanted struct {
 // Tracer follows connections until it is closed.
 type Tracer struct {
 	owner  *mnl.Conn // whose table it is: the kernel removes it with this socket
+	table  string    // the table's name, if the kernel does not remove it; else empty
 	events *mnl.Conn
 	rules  rules
 	links  map[uint32]string // name by index
@@ -80,7 +81,14 @@ func Arm(pod ns.NetNS, w Wanted) (t *Tracer, err error) {
 	if err = armed.events.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		return nil, fmt.Errorf("subscribe to nftables' traces: %w", err)
 	}
-	if err = arm(armed.owner, w); err != nil {
+	_, err = arm(armed.owner, w, tableOwner)
+	if errors.Is(err, unix.EINVAL) { // a flag that the kernel does not know
+		_ = armed.owner.Close() // more answers to the refused transaction wait there
+		if armed.owner, err = dial(); err == nil {
+			armed.table, err = arm(armed.owner, w, 0)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("add the table that marks packets for the trace: %w", err)
 	}
 	if armed.rules, err = readRules(armed.owner); err != nil {
@@ -91,6 +99,9 @@ func Arm(pod ns.NetNS, w Wanted) (t *Tracer, err error) {
 
 // Close ends the trace and removes the table.
 func (t *Tracer) Close() {
+	if t.table != "" {
+		_ = disarm(t.owner, t.table)
+	}
 	for _, c := range []*mnl.Conn{t.owner, t.events} {
 		if c != nil {
 			_ = c.Close()

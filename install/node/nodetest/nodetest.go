@@ -61,7 +61,7 @@ func pluginScript(version string, pad int) []byte {
 	script := `#!/bin/sh
 [ "$1" = --version ] && { echo "tproxy-cni ` + version + ` go1.26"; exit; }
 [ "$CNI_COMMAND" = VERSION ] || exit 1
-echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]}'
+echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}'
 exit
 # ` + version + " "
 	return append([]byte(script), bytes.Repeat([]byte("x"), pad)...)
@@ -70,7 +70,7 @@ exit
 // basePlugins make pods' interfaces in the tests' configurations; only their
 // names matter.
 var basePlugins = []string{
-	"a", "aws-cni", "bridge", "calico", "cilium-cni", "flannel", "multus", "multus-shim", "ptp", "weave-net",
+	"a", "antrea", "aws-cni", "azure-vnet", "bridge", "calico", "cilium-cni", "flannel", "multus", "multus-shim", "ptp", "weave-net",
 }
 
 // New returns a node that has the named files of testdata as its configurations.
@@ -136,6 +136,14 @@ func (n *Node) Installed() {
 	n.T.Helper()
 	_, err := n.Installer().Install(n.T.Context())
 	must(n.T, err)
+}
+
+// Started lets the time pass in which a pod may be starting with a list of before: the
+// program is older than that.
+func (n *Node) Started() {
+	n.T.Helper()
+	old := time.Now().Add(-2 * time.Minute)
+	must(n.T, os.Chtimes(filepath.Join(n.BinDir, contract.PluginType), old, old))
 }
 
 // WriteConf writes a configuration as its owner does.
