@@ -55,6 +55,9 @@ func fetchListed(ctx context.Context, version string) (k kernel, err error) {
 		return k, err
 	}
 	k.busybox = filepath.Join(static, "bin/busybox")
+	if _, err := os.Stat(k.busybox); errors.Is(err, os.ErrNotExist) {
+		k.busybox = filepath.Join(static, "usr/bin/busybox") // so newer packages have it
+	}
 	releases, err := os.ReadDir(k.modules())
 	if err != nil || len(releases) != 1 {
 		return k, fmt.Errorf("%s does not have exactly one kernel: %v (%w)", k.dir, releases, err)
