@@ -55,10 +55,11 @@ func New(log *slog.Logger, ln *net.TCPListener, h http.Handler) *Server {
 }
 
 // Pause makes clients wait in the listener's queue. It returns true when all whose request
-// is here have their answer, or after a second, false if ctx, which is Serve's, ends.
+// is here have their answer, or after a second, and false if ctx ends before they wait.
 // After true call Resume.
 func (s *Server) Pause(ctx context.Context) bool {
 	if !s.pause.ask(ctx, func() { _ = s.ln.SetDeadline(time.Now()) }) { // it ends Accept
+		_ = s.ln.SetDeadline(time.Time{})
 		return false
 	}
 	for end := time.Now().Add(pausePatience); s.door.busy() && time.Now().Before(end); {

@@ -3,21 +3,31 @@ package adminhttp
 import "context"
 
 // pause lets one goroutine make another, a loop, wait between two of its rounds.
-type pause struct{ asked, taken, over chan struct{} }
-
-func newPause() pause {
-	return pause{make(chan struct{}, 1), make(chan struct{}), make(chan struct{})}
+type pause struct {
+	asked chan *rest // room for one
+	now   *rest      // the asker's
 }
 
-// ask returns true once the loop waits, until end is called, and false if ctx ends. wake
-// makes the loop come round.
+// rest is one time in which the loop waits.
+type rest struct{ taken, over chan struct{} }
+
+func newPause() pause { return pause{asked: make(chan *rest, 1)} }
+
+// ask returns true once the loop waits, until end is called, and false if ctx ends first:
+// then the loop goes on as if it had not been asked. wake makes the loop come round.
 func (p *pause) ask(ctx context.Context, wake func()) bool {
-	p.asked <- struct{}{}
+	select {
+	case <-p.asked: // of one that has given up
+	default:
+	}
+	p.now = &rest{make(chan struct{}), make(chan struct{})}
+	p.asked <- p.now
 	wake()
 	select {
-	case p.taken <- struct{}{}:
+	case <-p.now.taken:
 		return true
 	case <-ctx.Done():
+		p.end()
 		return false
 	}
 }
@@ -25,18 +35,15 @@ func (p *pause) ask(ctx context.Context, wake func()) bool {
 // take waits if it is asked to; the loop calls it.
 func (p *pause) take(ctx context.Context) {
 	select {
-	case <-p.asked:
-	default:
-		return
-	}
-	for _, c := range []chan struct{}{p.taken, p.over} {
+	case r := <-p.asked:
+		close(r.taken)
 		select {
-		case <-c:
+		case <-r.over:
 		case <-ctx.Done():
-			return
 		}
+	default:
 	}
 }
 
 // end lets the loop go on.
-func (p *pause) end() { p.over <- struct{}{} }
+func (p *pause) end() { close(p.now.over) }

@@ -64,6 +64,20 @@ func TestPause(t *testing.T) {
 	if got := <-fast; got != "fast" {
 		t.Errorf("got %q after the pause", got)
 	}
+	over, stop := context.WithCancel(ctx)
+	stop()
+	for range 100 { // at the end of ctx it depends on chance who is first
+		if s.Pause(over) {
+			s.Resume()
+		}
+	}
+	if got := <-get("/fast"); got != "fast" {
+		t.Errorf("got %q after a pause that was given up", got)
+	}
+	if !s.Pause(ctx) {
+		t.Error("no pause after one that was given up")
+	}
+	s.Resume()
 	end()
 	if err := <-done; err != nil {
 		t.Error(err)
