@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+)
+
+// TestHandOverBeginning: a connection that is being dialled, one whose PROXY header has
+// not come, and one on the unix socket go on where they were.
+func TestHandOverBeginning(t *testing.T) {
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p := prepared(t, mode)
+			front := frontPath(t, contract.ProxyUID, contract.ProxyUID)
+			p.start("--drain", "0s", "--proxy-protocol-from", lab.OtherClient4+"/32", "--accept-proxy", "unix:"+front)
+			p.waitReady()
+			a := p.listen(t, 0)
+
+			// A queue of one, taken by a connection of the pod itself.
+			full := p.listen(t, 0)
+			raw, err := full.Listener.(*net.TCPListener).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := raw.Control(func(fd uintptr) { _ = unix.Listen(int(fd), 0) }); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.Pod.Dial("tcp", "", addr(ip4.lo, full.port)); err != nil {
+				t.Fatal(err)
+			}
+			dialled := p.dial(t, ip4, full.port)
+			headed := p.dialFrom(t, lab.OtherClient4, ip4, a.port)
+			header := "PROXY TCP4 203.0.113.7 192.0.2.1 4321 80\r\n"
+			if _, err := io.WriteString(headed, header[:20]); err != nil {
+				t.Fatal(err)
+			}
+			lab.Eventually(t, "both are accepted", func() error {
+				if _, body := p.admin("/readyz"); !strings.Contains(body, "connections: 2 of") {
+					return errors.New(body)
+				}
+				return nil
+			})
+
+			p.handOver(t)
+			p.handOver(t)
+
+			if _, err := io.WriteString(headed, header[20:]+"hello"); err != nil {
+				t.Fatal(err)
+			}
+			application := a.accept(t)
+			if from := application.RemoteAddr().String(); from != "203.0.113.7:4321" {
+				t.Errorf("the application sees %s", from)
+			}
+			say(t, application, headed, "hello, too")
+			full.accept(t).Close()
+			application = full.accept(t)
+			say(t, dialled, application, "at last")
+			p.wantSource(t, dialled, application)
+
+			if _, err := os.Stat(front); err != nil {
+				t.Error(err)
+			}
+			p.sidecar.Signal(syscall.SIGTERM)
+			if err := p.sidecar.WaitLog("draining").Wait(); err != nil {
+				_ = err
+			}
+			if _, err := os.Stat(front); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the socket is still there: %v", err)
+			}
+		})
+	}
+}
