@@ -34,6 +34,8 @@ func TestHold(t *testing.T) {
 			t.Parallel()
 			p := prepared(t, mode)
 			h, flag := p.holder(t)
+			h.Signal(unix.SIGUSR2) // as by killall, which means the sidecar
+			before := openFiles(t, h.Pid())
 			front := "--accept-proxy=unix:" + filepath.Join(openDir(t), "front.sock")
 			p.start(flag, front)
 			p.waitReady()
@@ -88,6 +90,12 @@ func TestHold(t *testing.T) {
 				}
 			})
 			p.wantNoCapability(t)
+			lab.Eventually(t, "the holder has given all", func() error {
+				if now := openFiles(t, h.Pid()); now > before {
+					return fmt.Errorf("it has %d descriptors, before %d", now, before)
+				}
+				return nil
+			})
 
 			// When the pod ends, the holder goes first: then the sidecar drains.
 			client, application := p.pair(t, ip4)
@@ -164,6 +172,27 @@ func TestHoldRefused(t *testing.T) {
 	p.start(flag)
 	p.sidecar.WaitLog("took over")
 	say(t, client, application, "after")
+}
+
+// TestHoldStuck: a sidecar whose holder takes nothing drains, and does not wait for it.
+func TestHoldStuck(t *testing.T) {
+	p := prepared(t, contract.ModeTProxy)
+	h, flag := p.holder(t)
+	p.start(flag)
+	p.waitReady()
+	client, application := p.pair(t, ip6)
+	h.Signal(unix.SIGSTOP)
+	p.sidecar.Signal(unix.SIGTERM)
+	p.sidecar.WaitLog("the holder does not take the connections: draining")
+	move(t, client, application, 1<<20)
+	move(t, application, client, 1<<20)
+	if err := p.sidecar.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+	h.Signal(unix.SIGCONT)
+	h.WaitLog("a sidecar and this holder do not understand each other")
+	p.start(flag)
+	p.waitReady()
 }
 
 // TestHoldMany: as TestHandOverMany, across two processes.

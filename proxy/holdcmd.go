@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/internal/flags"
 	"github.com/tproxy-cni/tproxy-cni/proxy/handover"
 	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
@@ -38,6 +39,7 @@ func runHold(args []string, getenv func(string) string, stdout, stderr io.Writer
 		return 2
 	}
 	log := l.New(stderr)
+	signal.Ignore(unix.SIGUSR2) // it is for the sidecar, and may be sent to both by their program's name
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	if err := hold(ctx, log, path, most); err != nil {
@@ -64,41 +66,61 @@ func hold(ctx context.Context, log *slog.Logger, path string, most time.Duration
 	}
 	log.Info("holding", "socket", path, "hold_time", most, "files", files)
 
-	var held *handover.Held
-	var late <-chan time.Time
+	h := keeper{log: log, most: most}
 	for {
 		select {
 		case conn := <-visitors:
-			before := held
-			if held, err = handover.Serve(conn, before); err != nil {
-				log.Warn("a sidecar and this holder do not understand each other", "err", err)
+			held, err := handover.Serve(ctx, conn, h.held)
+			if err != nil {
+				h.say(func() { log.Warn("a sidecar and this holder do not understand each other", "err", err) })
 			}
-			if held == before {
-				continue
-			}
-			if before != nil && held != nil {
-				log.Warn("connections are reset that no sidecar has fetched", "descriptors", before.Len())
-				before.Close(true)
-			} else if before != nil {
-				log.Info("given to the next sidecar", "descriptors", before.Len())
-				before.Close(false)
-			}
-			if late = nil; held != nil {
-				log.Info("taken from a sidecar", "descriptors", held.Len())
-				late = time.After(most)
-			}
-		case <-late:
-			log.Warn("connections are reset that no sidecar has fetched", "descriptors", held.Len(), "hold_time", most)
-			held.Close(true)
-			held, late = nil, nil
+			h.keep(held)
+		case <-h.late:
+			h.reset(func(n int) { log.Warn(unfetched, "descriptors", n, "hold_time", most) })
 		case <-ctx.Done():
-			if held != nil {
-				log.Warn("connections are reset: the holder ends", "descriptors", held.Len())
-				held.Close(true)
-			}
+			h.reset(func(n int) { log.Warn("connections are reset: the holder ends", "descriptors", n) })
 			return nil
 		}
 	}
+}
+
+const unfetched = "connections are reset that no sidecar has fetched"
+
+// keeper is what a holder has. A sidecar that ends, or begins, does not wait for its log.
+type keeper struct {
+	log  *slog.Logger
+	held *handover.Held // nil: nothing
+	most time.Duration
+	late <-chan time.Time // it has had them for most
+}
+
+func (h *keeper) say(log func()) { drain.LogBounded(log) }
+
+// keep has what it is given instead of what it had.
+func (h *keeper) keep(held *handover.Held) {
+	if held == h.held {
+		return
+	}
+	switch before := h.held; {
+	case before != nil && held != nil:
+		h.reset(func(n int) { h.log.Warn(unfetched, "descriptors", n) })
+	case before != nil:
+		before.Close(false)
+		h.say(func() { h.log.Info("given to the next sidecar", "descriptors", before.Len()) })
+	}
+	if h.held, h.late = held, nil; held != nil {
+		h.late = time.After(h.most)
+		h.say(func() { h.log.Info("taken from a sidecar", "descriptors", held.Len()) })
+	}
+}
+
+// reset ends the connections, if it has any, and logs how many descriptors they had.
+func (h *keeper) reset(log func(descriptors int)) {
+	if before := h.held; before != nil {
+		before.Close(true)
+		h.say(func() { log(before.Len()) })
+	}
+	h.held, h.late = nil, nil
 }
 
 // accept sends who connects, until ctx ends.

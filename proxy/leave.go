@@ -18,8 +18,11 @@ func (p *proxy) leave(path string) {
 		return
 	}
 	defer p.adminPort.Resume()
+	flushed := p.accesslog.Flush()
 	err := p.still.during(len(p.loops), p.wakeLoops, func() error {
-		p.accesslog.Flush()
+		if flushed {
+			p.accesslog.Flush() // what has come since
+		}
 		d, err := p.writeDown()
 		if err != nil {
 			return err

@@ -74,10 +74,11 @@ func inheritListeners(s *handover.State) (l listeners, err error) {
 // fits returns nil if a sidecar with these settings can go on where another has been.
 func (c *config) fits(s *handover.State) (err error) {
 	front := ""
-	for _, l := range s.Listeners[1:] {
-		if l.Unix != nil {
-			front = l.Unix.Path
+	for i, l := range s.Listeners[1:] {
+		if i > 0 || l.Unix == nil {
+			return errors.New("the sidecar to take over from has a listener that this one does not know")
 		}
+		front = l.Unix.Path
 	}
 	for _, d := range []struct {
 		flag      string

@@ -111,9 +111,6 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 	}
 	p.admin, p.adminLn, p.adminPort = sock.AddrPort(ln.admin.Addr()), ln.admin, p.adminServer(ln.admin)
 	p.trusted = c.trusted
-	if c.trusted.all() {
-		log.Warn("every client may pose as any other: --proxy-protocol-from has a CIDR of all addresses")
-	}
 	if ln.front != nil {
 		defer ln.front.Remove()
 		p.front, p.fronts = ln.front, fronts{uidsFor(uint32(c.front.uid)), c.front.to}
@@ -121,11 +118,17 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 			return err
 		}
 	}
-	if from.Reader != nil {
-		if err := p.takeOver(from.Reader); err != nil {
-			return err
+	listening := func() {
+		if c.trusted.all() {
+			log.Warn("every client may pose as any other: --proxy-protocol-from has a CIDR of all addresses")
 		}
-		from.done()
+		log.Info("listening", "mode", c.mode, "addr", p.pod.Addr, "admin", p.admin,
+			"uid", os.Getuid(), "files", files, "loops", loops, "version", version.String())
+	}
+	if from.Reader == nil {
+		listening()
+	} else if err := p.succeed(from, listening); err != nil {
+		return err
 	}
 	adminCtx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -134,8 +137,6 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 	go p.warnOfInterceptors(ctx)
 	go p.awaitPorts(ctx)
 
-	log.Info("listening", "mode", c.mode, "addr", p.pod.Addr, "admin", p.admin,
-		"uid", os.Getuid(), "files", files, "loops", loops, "version", version.String())
 	next := successors{signals: signals, handOver: p.handOver}
 	if c.hold != "" {
 		next.leave = func() { p.leave(c.hold) }

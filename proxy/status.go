@@ -75,6 +75,16 @@ func (s *status) handOver() handover.Pod {
 	return handover.Pod{Fault: s.pod, Ports: s.ports, Guard: s.guard, Checked: s.checked}
 }
 
+// takeOver goes on from there. Where no check has ended yet, none has here.
+func (s *status) takeOver(h *handover.Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pod, s.ports, s.guard, s.checked = h.Fault, h.Ports, h.Guard, h.Checked
+	if h.Fault != nil && h.Fault.Reason == probe.Checking {
+		s.pod = checking
+	}
+}
+
 // readiness says whether the sidecar serves clients, and if not the first of the
 // reasons.
 func (s *status) readiness() readiness {

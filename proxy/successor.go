@@ -49,8 +49,11 @@ func (p *proxy) become(ctx context.Context, next handover.Program) error {
 		return ctx.Err()
 	}
 	defer p.adminPort.Resume()
+	flushed := p.accesslog.Flush() // not while the loops stand still: it may take a second
 	return p.still.during(len(p.loops), p.wakeLoops, func() error {
-		p.accesslog.Flush()
+		if flushed {
+			p.accesslog.Flush() // what has come since
+		}
 		d, err := p.writeDown()
 		if err != nil {
 			return err

@@ -2,11 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -45,8 +45,10 @@ func TestHandOverBeginning(t *testing.T) {
 			if _, err := io.WriteString(headed, header[:20]); err != nil {
 				t.Fatal(err)
 			}
-			lab.Eventually(t, "both are accepted", func() error {
-				if _, body := p.admin("/readyz"); !strings.Contains(body, "connections: 2 of") {
+			fronted := p.front(t, contract.ProxyUID, front)
+			send(t, fronted, "PROXY TCP4 203.0.113.8")
+			lab.Eventually(t, "all are accepted", func() error {
+				if _, body := p.admin("/readyz"); !strings.Contains(body, "connections: 3 of") {
 					return errors.New(body)
 				}
 				return nil
@@ -63,6 +65,10 @@ func TestHandOverBeginning(t *testing.T) {
 				t.Errorf("the application sees %s", from)
 			}
 			say(t, application, headed, "hello, too")
+			send(t, fronted, fmt.Sprintf(" 192.0.2.1 4322 %d\r\n", a.port))
+			if from := a.accept(t).RemoteAddr().String(); from != "203.0.113.8:4322" {
+				t.Errorf("the application sees %s", from)
+			}
 			full.accept(t).Close()
 			application = full.accept(t)
 			say(t, dialled, application, "at last")
@@ -71,9 +77,8 @@ func TestHandOverBeginning(t *testing.T) {
 			if _, err := os.Stat(front); err != nil {
 				t.Error(err)
 			}
-			p.sidecar.Signal(syscall.SIGTERM)
-			if err := p.sidecar.WaitLog("draining").Wait(); err != nil {
-				_ = err
+			if err := p.sidecar.Stop(); err != nil {
+				t.Errorf("ended with %v", err)
 			}
 			if _, err := os.Stat(front); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the socket is still there: %v", err)

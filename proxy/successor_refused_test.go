@@ -43,7 +43,11 @@ func TestHandOverRefused(t *testing.T) {
 		{"no program", "no such file or directory", func(string) error { return nil }},
 		{"no sidecar", "is no sidecar that can take over", script("exit 0")},
 		{"one that fails", "exit status 7: out of luck", script("echo out of luck >&2; exit 7")},
-		{"one that is gone after the check", "exec /", script(`rm "$0"; echo takes over`)},
+		{"one that is gone after the check", "no such file or directory", script(`rm "$0"; echo takes over`)},
+		{
+			"another after the check", "is another program now than the one that was checked",
+			script(`printf '#!/bin/sh\n' >"$0.new"; chmod 755 "$0.new"; mv "$0.new" "$0"; echo takes over`),
+		},
 		{"no executable", "exec format error", func(path string) error { return os.WriteFile(path, []byte("nonsense"), 0o755) }},
 		{
 			"a sidecar of other settings", "--mode is tproxy, and the sidecar to take over from has nat",

@@ -17,11 +17,13 @@ import (
 )
 
 // TestHandOverFirst: as the first process of its namespace, as in a container, it gets the
-// signals that nothing else would get it, before and after.
+// signals that nothing else would get it, before and after. It keeps no descriptor of the
+// program before, and the kernel may forbid files in memory that can be executed.
 func TestHandOverFirst(t *testing.T) {
 	lab.Need(t, "unshare")
 	p := prepared(t, contract.ModeNAT)
-	args := append([]string{"--pid", "--fork", "--kill-child", "--mount-proc"}, p.user().Args(sidecarCommand(t, "--mode", p.mode, "--drain", "10m")...)...)
+	const harden = `f=/proc/sys/vm/memfd_noexec; [ ! -e $f ] || echo 2 >$f; exec "$@"`
+	args := append([]string{"--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", harden, "sh"}, p.user().Args(sidecarCommand(t, "--mode", p.mode, "--drain", "10m")...)...)
 	p.sidecar = p.Pod.Start(append([]string{"unshare"}, args...)...).WaitListen(contract.ProxyPort, contract.AdminPort)
 	p.waitReady()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.sidecar.Pid()))
@@ -30,6 +32,7 @@ func TestHandOverFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	client, application := p.pair(t, ip4)
+	before := openFiles(t, first)
 	for n := range 3 {
 		if err := unix.Kill(first, unix.SIGUSR2); err != nil {
 			t.Fatal(err)
@@ -42,6 +45,12 @@ func TestHandOverFirst(t *testing.T) {
 		})
 		say(t, client, application, "still here")
 	}
+	lab.Eventually(t, "no more descriptors than before", func() error {
+		if now := openFiles(t, first); now > before {
+			return fmt.Errorf("%d, before %d", now, before)
+		}
+		return nil
+	})
 	if err := unix.Kill(first, unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +60,16 @@ func TestHandOverFirst(t *testing.T) {
 	if err := p.sidecar.Wait(); err != nil {
 		t.Errorf("ended with %v", err)
 	}
+}
+
+// openFiles is how many descriptors a process has.
+func openFiles(t *testing.T, pid int) int {
+	t.Helper()
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }
 
 // TestHandOverAndEnd: SIGTERM is not missed, whichever program gets it.

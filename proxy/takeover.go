@@ -11,14 +11,30 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
 )
 
+// succeed takes over from the predecessor. Connections do not wait for the log, in which
+// listening writes that the sidecar serves.
+func (p *proxy) succeed(from predecessor, listening func()) error {
+	if err := p.takeOver(from.Reader); err != nil {
+		return err
+	}
+	from.done()
+	s := &from.State
+	paused := time.Since(handover.NewClock().Time(s.Frozen)).Round(time.Microsecond)
+	go func() {
+		p.log.Info("took over", "connections", s.Connections, "from", s.Version, "paused", paused)
+		listening()
+	}()
+	return nil
+}
+
 // takeOver makes all that another program hands over this one's, before it serves. Its
 // listeners are here already.
 func (p *proxy) takeOver(r *handover.Reader) error {
 	s, clock := &r.State, handover.NewClock()
 	p.started = clock.Time(s.Began)
 	p.level.Set(s.Level)
-	p.status = status{pod: s.Pod.Fault, ports: s.Pod.Ports, guard: s.Pod.Guard, checked: s.Pod.Checked}
-	p.accesslog.Restore(s.Counters.LinesLost)
+	p.status.takeOver(&s.Pod)
+	p.accesslog.Restore(s.Counters.LinesLost, s.LogTold)
 	for _, l := range p.loops {
 		l.conns.start, l.conns.now = p.started, time.Now()
 	}
@@ -57,8 +73,6 @@ func (p *proxy) takeOver(r *handover.Reader) error {
 	if !p.places.free() {
 		p.places.full.Store(true)
 	}
-	paused := time.Since(clock.Time(s.Frozen))
-	p.log.Info("took over", "connections", s.Connections, "from", s.Version, "paused", paused.Round(time.Microsecond))
 	return nil
 }
 
@@ -78,6 +92,7 @@ func (p *proxy) writeDown() (*handover.Document, error) {
 		Format: handover.Format, Version: version.String(), Mode: p.pod.Mode, Began: clock.Moment(p.started), Frozen: clock.Moment(time.Now()),
 		Level: p.level.Level(), Counters: p.snapshot(), Pod: p.status.handOver(),
 	}
+	s.Counters.LinesLost, s.LogTold = p.accesslog.Lost()
 	fd, err := sock.Descriptor(p.adminLn)
 	if err != nil {
 		return nil, err

@@ -52,7 +52,9 @@ type Log struct {
 	dropped atomic.Int64 // since the start
 	done    chan struct{}
 
-	reported int64 // of dropped; the writer's
+	// The writer's alone to change.
+	reported atomic.Int64 // of dropped
+	writing  atomic.Int64 // 1 while a record is on its way
 }
 
 const queueSize = 1024 // records
@@ -64,11 +66,11 @@ func New(log *slog.Logger) *Log {
 	return l
 }
 
-// Restore adds the records that another program has dropped and reported, before the
-// first Add.
-func (l *Log) Restore(dropped int64) {
-	l.dropped.Store(dropped)
-	l.reported = dropped
+// Restore adds the records that another program has lost, and how many of them it has
+// reported, before the first Add.
+func (l *Log) Restore(lost, reported int64) {
+	l.dropped.Store(lost)
+	l.reported.Store(reported)
 }
 
 // Add queues a record without waiting for it to be written. It may be called from
@@ -90,17 +92,29 @@ func (l *Log) Debug() bool { return l.log.Enabled(context.Background(), slog.Lev
 // Dropped is how many records were lost so far because the output was blocked.
 func (l *Log) Dropped() int64 { return l.dropped.Load() }
 
+// Lost is how many records are lost if the process ends now, and how many of them the log
+// says are.
+func (l *Log) Lost() (lost, reported int64) {
+	return l.dropped.Load() + int64(len(l.records)) + l.writing.Load(), l.reported.Load()
+}
+
 // Busy reports whether records wait to be written.
 func (l *Log) Busy() bool { return len(l.records) > 0 }
 
-// Flush returns when all that has been added is written, or after a second if the output
-// is blocked.
-func (l *Log) Flush() {
+// Flush returns true when all that has been added is written, or false after a second if
+// the output is blocked.
+func (l *Log) Flush() bool {
 	written := make(chan struct{})
 	drain.LogBounded(func() {
 		l.flushes <- written
 		<-written
 	})
+	select {
+	case <-written:
+		return true
+	default:
+		return false
+	}
 }
 
 // Close returns when all is written, or after a second if the output is blocked.
@@ -112,15 +126,17 @@ func (l *Log) Close() {
 func (l *Log) write() {
 	defer close(l.done)
 	report := func() {
-		if n := l.dropped.Load(); n > l.reported {
-			l.log.Warn("log output blocked: connection records dropped", "lines", n-l.reported)
-			l.reported = n
+		if n, before := l.dropped.Load(), l.reported.Load(); n > before {
+			l.log.Warn("log output blocked: connection records dropped", "lines", n-before)
+			l.reported.Store(n)
 		}
 	}
 	defer report()
 	next := func(r Record) {
+		l.writing.Store(1)
 		report()
 		l.line(&r)
+		l.writing.Store(0)
 	}
 	for {
 		select {

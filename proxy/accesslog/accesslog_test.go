@@ -60,7 +60,7 @@ func TestBlocked(t *testing.T) {
 func TestFlush(t *testing.T) {
 	w := &blockedWriter{}
 	l := New(slog.New(slog.NewTextHandler(w, nil)))
-	l.Restore(7)
+	l.Restore(7, 7)
 	for range queueSize {
 		l.Add(Record{Outcome: Outcome{How: Closed}})
 	}

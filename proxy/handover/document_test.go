@@ -160,7 +160,7 @@ func TestCheck(t *testing.T) {
 		`test "$LISTEN_FDS" = "" && test "$TPROXY_HANDOVER" = "check 3" && grep -q '"format":1' /proc/self/fd/3 && echo takes over`: "",
 	} {
 		t.Setenv("LISTEN_FDS", "1")
-		p := Program{"/bin/sh", []string{"sh", "-c", script}, environment(os.Environ())}
+		p := Program{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Env: environment(os.Environ())}
 		err := d.Check(t.Context(), p)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", script, err, want)
@@ -168,7 +168,7 @@ func TestCheck(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if err := d.Check(ctx, Program{"/bin/sh", []string{"sh", "-c", "sleep 1000"}, nil}); !errors.Is(err, context.Canceled) {
+	if err := d.Check(ctx, Program{Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 1000"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a check that is given up: %v", err)
 	}
 }
@@ -185,12 +185,12 @@ func TestBecomeFails(t *testing.T) {
 	d := write(t, &State{Format: Format, Admin: Listener{FD: int32(r.Fd())}, Listeners: []Listener{{FD: int32(w.Fd())}}})
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := d.Become(t.Context(), Program{"/nowhere", []string{"x"}, nil}); !errors.Is(err, unix.ENOENT) {
+	if err := d.Become(t.Context(), Program{Path: "/nowhere", Args: []string{"x"}}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("%v, want %v", err, unix.ENOENT)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if err := d.Become(ctx, Program{"/bin/true", []string{"true"}, nil}); !errors.Is(err, context.Canceled) {
+	if err := d.Become(ctx, Program{Path: "/bin/true", Args: []string{"true"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 	for _, fd := range d.fds {

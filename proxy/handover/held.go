@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,15 +18,17 @@ import (
 type Held struct {
 	file *os.File
 	fds  []int
+	lent bool // this process has to end, and another may go on with them already
 }
 
 // Len is how many descriptors there are.
 func (h *Held) Len() int { return len(h.fds) }
 
-// Close gives up this process's part of them, or with reset ends the connections, too.
+// Close gives up this process's part of them, or with reset ends the connections, too,
+// unless another process may have them.
 func (h *Held) Close(reset bool) {
 	for _, fd := range h.fds {
-		if reset {
+		if reset && !h.lent {
 			sys.ResetOnClose(fd)
 		}
 		_ = unix.Close(fd)
@@ -41,18 +44,20 @@ func (d *Document) Keep(path string) error {
 		return err
 	}
 	defer p.Close()
-	return p.give(int(d.file.Fd()), d.fds, peerPatience)
+	p.patience = givingPatience
+	return p.give(int(d.file.Fd()), d.fds, givingPatience)
 }
 
 // Serve answers a connection to a holder that holds held, nil if nothing, and returns what
-// it holds from then on. It closes neither, and conn in any case. The error is of the
-// connection alone.
-func Serve(conn *net.UnixConn, held *Held) (_ *Held, err error) {
+// it holds from then on. It closes neither, and conn in any case, at the end of ctx at
+// once. The error is of the connection alone.
+func Serve(ctx context.Context, conn *net.UnixConn, held *Held) (_ *Held, err error) {
 	p, err := newPeer(conn)
 	if err != nil {
 		return held, err
 	}
 	defer p.Close()
+	defer context.AfterFunc(ctx, func() { p.Close() })()
 	text, fds, err := p.receive()
 	if err != nil {
 		return held, err
@@ -75,6 +80,7 @@ func Serve(conn *net.UnixConn, held *Held) (_ *Held, err error) {
 	// The other end has to go on with everything first, and a word that is late must not
 	// become a reset of what it serves.
 	if err := p.give(int(held.file.Fd()), held.fds, 0); err != nil {
+		held.lent = ctx.Err() != nil
 		return held, err
 	}
 	return nil, nil

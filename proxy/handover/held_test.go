@@ -1,6 +1,8 @@
 package handover
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +12,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/proxy/sys"
 )
 
 // holder serves until the test ends. It sends what it holds after each connection.
@@ -29,7 +34,7 @@ func holder(t *testing.T) (path string, holds <-chan *Held) {
 			if err != nil {
 				return
 			}
-			held, _ = Serve(conn, held)
+			held, _ = Serve(t.Context(), conn, held)
 			states <- held
 		}
 	}()
@@ -154,6 +159,60 @@ func TestHeldHalf(t *testing.T) {
 	}
 	if o, err := Ask(filepath.Join(t.TempDir(), "none")); o != nil || err != nil {
 		t.Errorf("where there is no holder: %v, %v", o, err)
+	}
+}
+
+// TestHeldEnd: a holder that has to end does not wait for a sidecar that has taken all and
+// says nothing, and does not reset the connections: that one may go on with them.
+func TestHeldEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hold.sock")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	there, here := lab.TCPPair(t), lab.TCPPair(t)
+	d := write(t, &State{Format: Format, Admin: Listener{FD: int32(there[0])}, Listeners: []Listener{{FD: int32(here[0])}}})
+	kept := make(chan error, 1)
+	go func() { kept <- d.Keep(path) }()
+	conn, err := ln.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := Serve(t.Context(), conn, nil)
+	if err := errors.Join(err, <-kept); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, end := context.WithCancel(t.Context())
+	taken := make(chan *Reader, 1)
+	go func() {
+		defer end()
+		o, err := Ask(path)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r, err := o.Take()
+		if err != nil {
+			t.Error(err)
+		}
+		taken <- r
+		t.Cleanup(func() { o.Done(false) })
+	}()
+	if conn, err = ln.AcceptUnix(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := Serve(ctx, conn, held)
+	if after != held || err == nil {
+		t.Fatalf("it holds %v, %v", after, err)
+	}
+	held.Close(true)
+	for _, fd := range (<-taken).State.Descriptors() {
+		if reset, err := sys.GetInt(int(*fd), unix.SOL_SOCKET, unix.SO_LINGER); err != nil || reset != 0 {
+			t.Errorf("descriptor %d: its close would be a reset (%v)", *fd, err)
+		}
+		unix.Close(int(*fd))
 	}
 }
 

@@ -15,6 +15,10 @@ import (
 const (
 	mostRights   = 253              // descriptors in a message: the kernel's SCM_MAX_FD
 	peerPatience = 10 * time.Second // for one message
+
+	// givingPatience is a sidecar's, whose connections stand still meanwhile: with the
+	// time that they have to drain after that, less than the kubelet's 30 seconds.
+	givingPatience = 4 * time.Second
 )
 
 // peer is the other end of a unix socket, of the same user. Each message but the last is
@@ -30,7 +34,10 @@ const (
 //
 // Until the last message the one who gives has everything, whatever becomes of the other;
 // from then on the other has.
-type peer struct{ *net.UnixConn }
+type peer struct {
+	*net.UnixConn
+	patience time.Duration
+}
 
 // newPeer makes sure who it is. The connection is closed if it is another.
 func newPeer(conn *net.UnixConn) (p peer, err error) {
@@ -46,7 +53,7 @@ func newPeer(conn *net.UnixConn) (p peer, err error) {
 	if err != nil {
 		return p, errors.Join(err, conn.Close())
 	}
-	return peer{conn}, nil
+	return peer{conn, peerPatience}, nil
 }
 
 // visit connects to a holder.
@@ -59,7 +66,7 @@ func visit(path string) (p peer, err error) {
 }
 
 func (p peer) send(text string, fds ...int) error {
-	_ = p.SetDeadline(time.Now().Add(peerPatience))
+	_ = p.SetDeadline(time.Now().Add(p.patience))
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
@@ -69,7 +76,7 @@ func (p peer) send(text string, fds ...int) error {
 }
 
 func (p peer) receive() (text string, fds []int, err error) {
-	return p.receiveUntil(time.Now().Add(peerPatience))
+	return p.receiveUntil(time.Now().Add(p.patience))
 }
 
 func (p peer) receiveUntil(deadline time.Time) (text string, fds []int, err error) {
@@ -111,7 +118,7 @@ func (p peer) give(document int, fds []int, patience time.Duration) error {
 		return err
 	}
 	for len(fds) > 0 {
-		if err := p.expect("more", time.Now().Add(peerPatience)); err != nil {
+		if err := p.expect("more", time.Now().Add(p.patience)); err != nil {
 			return err
 		}
 		n := min(len(fds), mostRights)

@@ -37,6 +37,7 @@ const (
 type Program struct {
 	Path      string
 	Args, Env []string
+	file      os.FileInfo // what was there when it was found
 }
 
 // Successor is the program that is now where this one was started from.
@@ -45,7 +46,20 @@ func Successor() (Program, error) {
 	if err == nil {
 		path, err = filepath.Abs(path)
 	}
-	return Program{path, os.Args, environment(os.Environ())}, err
+	if err != nil {
+		return Program{}, err
+	}
+	file, err := os.Stat(path)
+	return Program{path, os.Args, environment(os.Environ()), file}, err
+}
+
+// unchanged returns nil if the program is the one that was found.
+func (p Program) unchanged() error {
+	now, err := os.Stat(p.Path)
+	if err == nil && !(os.SameFile(now, p.file) && now.ModTime().Equal(p.file.ModTime()) && now.Size() == p.file.Size()) {
+		err = fmt.Errorf("%s is another program now than the one that was checked", p.Path)
+	}
+	return err
 }
 
 // environment is env without what is for one process only.
@@ -104,8 +118,9 @@ func signals(all ...unix.Signal) (set unix.Sigset_t) {
 }
 
 // Become replaces this program by another, which inherits the document and all that it
-// names. It returns only if that fails, or if ctx has ended, and then nothing has changed
-// but the limit of open files, which is what the process began with.
+// names. It returns only if that fails, if there is another by now than the one that was
+// found, or if ctx has ended, and then nothing has changed but the limit of open files,
+// which is what the process began with.
 func (d *Document) Become(ctx context.Context, p Program) error {
 	fds := append([]int{int(d.file.Fd())}, d.fds...)
 	runtime.LockOSThread()
@@ -123,6 +138,9 @@ func (d *Document) Become(ctx context.Context, p Program) error {
 	}
 	if err := ctx.Err(); err != nil {
 		return err // of a signal that came before it was blocked
+	}
+	if err := p.unchanged(); err != nil {
+		return err
 	}
 	env := append(p.Env, fmt.Sprintf("%s=take %d %d", variable, fds[0], os.Getpid()))
 	return &os.PathError{Op: "exec", Path: p.Path, Err: unix.Exec(p.Path, p.Args, env)}

@@ -32,6 +32,7 @@ type State struct {
 	Frozen  Moment `json:"frozen"`
 
 	Level    slog.Level     `json:"level"`
+	LogTold  int64          `json:"log_told,omitempty"` // of Counters.LinesLost, those that the log says are lost
 	Counters stats.Snapshot `json:"counters"`
 	Pod      Pod            `json:"pod"`
 

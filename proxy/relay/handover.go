@@ -74,12 +74,15 @@ func (r *Relay) TakeOver(h Handed, bufs *Buffers) {
 	}
 }
 
-// takeOver lends a buffer with these bytes, at most as many as fit in a large one.
+// takeOver lends a buffer with these bytes. Of another version's there may be more than
+// fit in a large one.
 func (bs *Buffers) takeOver(bytes []byte) buffer {
 	var b *heapBuffer
 	if len(bytes) > smallBuffer {
 		bs.bulks++
-		b = lend(&bs.bulk, bulkBuffer)
+		if b = lend(&bs.bulk, bulkBuffer); len(b.b) < len(bytes) {
+			b.b = make([]byte, len(bytes))
+		}
 	} else {
 		bs.smalls++
 		b = lend(&bs.small, smallBuffer)

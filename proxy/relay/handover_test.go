@@ -82,3 +82,33 @@ func TestHandOver(t *testing.T) {
 		})
 	}
 }
+
+// TestTakeOverLarge: of a version with larger buffers no byte is lost.
+func TestTakeOverLarge(t *testing.T) {
+	in, out := lab.TCPPair(t), lab.TCPPair(t)
+	bufs := NewBuffers(1)
+	held := bytes.Repeat([]byte("0123456789abcde\n"), 2*bulkBuffer/16)
+	r := &Relay{}
+	r.TakeOver(Handed{
+		Sides:  [2]Side{{FD: int32(in[1]), Writable: true}, {FD: int32(out[0]), Writable: true}},
+		Halves: [2]HandedHalf{{Bytes: held}},
+	}, bufs)
+	got := make([]byte, 0, len(held)+1)
+	for len(got) < len(held) && (r.halves[Client].buf != nil || len(got) < int(r.Moved(Client))) {
+		r.Sides[Application].Writable = true
+		if _, broken := r.Step(bufs, time.Now()); broken != nil {
+			t.Fatal(broken)
+		}
+		n, err := sys.Read(out[1], got[len(got):cap(got)])
+		if err != nil && err != sys.ErrAgain {
+			t.Fatal(err)
+		}
+		got = got[:len(got)+max(0, n)]
+	}
+	if !bytes.Equal(got, held) {
+		t.Errorf("%d bytes arrive of %d, or others", len(got), len(held))
+	}
+	if n := bufs.smalls + bufs.bulks; n != 0 {
+		t.Errorf("%d buffers are not back", n)
+	}
+}
