@@ -34,7 +34,7 @@ func TestHold(t *testing.T) {
 			t.Parallel()
 			p := prepared(t, mode)
 			h, flag := p.holder(t)
-			h.Signal(unix.SIGUSR2) // as by killall, which means the sidecar
+			h.Signal(unix.SIGUSR2) // as by killall, which means the sidecar: a Go program does not mind
 			before := openFiles(t, h.Pid())
 			front := "--accept-proxy=unix:" + filepath.Join(openDir(t), "front.sock")
 			p.start(flag, front)

@@ -39,7 +39,6 @@ func runHold(args []string, getenv func(string) string, stdout, stderr io.Writer
 		return 2
 	}
 	log := l.New(stderr)
-	signal.Ignore(unix.SIGUSR2) // it is for the sidecar, and may be sent to both by their program's name
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	if err := hold(ctx, log, path, most); err != nil {

@@ -21,11 +21,11 @@ type Document struct {
 
 // Write makes a document. Each calls add for all of the state's connections.
 func Write(s *State, each func(add func(*Conn) error) error) (d *Document, err error) {
-	file, err := inMemory()
+	fd, err := unix.MemfdCreate("tproxy-handover", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
-		return nil, err
+		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	d = &Document{file: file}
+	d = &Document{file: os.NewFile(uintptr(fd), "handover")}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -46,20 +46,6 @@ func Write(s *State, each func(add func(*Conn) error) error) (d *Document, err e
 	}
 	_, err = unix.FcntlInt(d.file.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
 	return d, os.NewSyscallError("fcntl F_ADD_SEALS", err)
-}
-
-// inMemory makes a file that can be sealed, and never executed: nodes may forbid others
-// (vm.memfd_noexec=2). Linux before 6.3 has no such files.
-func inMemory() (*os.File, error) {
-	const name, flags = "tproxy-handover", unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	fd, err := unix.MemfdCreate(name, flags|unix.MFD_NOEXEC_SEAL)
-	if errors.Is(err, unix.EINVAL) {
-		fd, err = unix.MemfdCreate(name, flags)
-	}
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	return os.NewFile(uintptr(fd), "handover"), nil
 }
 
 func (d *Document) note(fds []*int32) {
