@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,9 +37,14 @@ func TestHold(t *testing.T) {
 			h, flag := p.holder(t)
 			h.Signal(unix.SIGUSR2) // as by killall, which means the sidecar: a Go program does not mind
 			before := openFiles(t, h.Pid())
-			front := "--accept-proxy=unix:" + filepath.Join(openDir(t), "front.sock")
+			path := filepath.Join(openDir(t), "front.sock")
+			front := "--accept-proxy=unix:" + path
 			p.start(flag, front)
 			p.waitReady()
+			a := p.listen(t, 0)
+			fronted := p.front(t, contract.ProxyUID, path)
+			send(t, fronted, fmt.Sprintf("PROXY TCP4 203.0.113.8 192.0.2.1 4322 %d\r\n", a.port))
+			frontedApp := a.accept(t)
 			inFamilies(t, func(t *testing.T, f ipFamily) {
 				idle, idleApp := p.pair(t, f)
 				say(t, idle, idleApp, "before")
@@ -77,6 +83,7 @@ func TestHold(t *testing.T) {
 					say(t, patient(t, c), application, "I have waited")
 					p.wantSource(t, c, application)
 				}
+				p.handOver(t) // the two kinds go together
 				<-both
 				move(t, busy, busyApp, 1<<20)
 				got := sha256.New()
@@ -90,6 +97,11 @@ func TestHold(t *testing.T) {
 				}
 			})
 			p.wantNoCapability(t)
+			_ = fronted.SetDeadline(time.Now().Add(lab.Patience))
+			send(t, fronted, "still here")
+			receive(t, patient(t, frontedApp), "still here")
+			fronted.Close()
+			frontedApp.Close()
 			lab.Eventually(t, "the holder has given all", func() error {
 				if now := openFiles(t, h.Pid()); now > before {
 					return fmt.Errorf("it has %d descriptors, before %d", now, before)

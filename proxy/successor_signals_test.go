@@ -61,6 +61,23 @@ func TestHandOverFirst(t *testing.T) {
 	}
 }
 
+// TestHandOverTwice: signals that come while it hands over lose nothing, be they one more
+// hand-over or none.
+func TestHandOverTwice(t *testing.T) {
+	inModes(t, func(t *testing.T, p *pod) {
+		client, application := p.pair(t, ip6)
+		say(t, client, application, "before")
+		for range 100 {
+			p.sidecar.Signal(unix.SIGUSR2)
+			say(t, client, application, "still here")
+		}
+		p.sidecar.WaitLog("took over")
+		say(t, application, client, "so am I")
+		next, nextApp := p.pair(t, ip4)
+		say(t, next, nextApp, "a new one")
+	})
+}
+
 // openFiles is how many descriptors a process has.
 func openFiles(t *testing.T, pid int) int {
 	t.Helper()
