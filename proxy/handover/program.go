@@ -28,7 +28,7 @@ const (
 	answer = "takes over"
 
 	// checkTime bounds the check. Connections go on meanwhile.
-	checkTime = 10 * time.Second
+	checkTime = 30 * time.Second
 
 	firstExtra = 3 // the descriptor of a command's first extra file
 )
