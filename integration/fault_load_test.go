@@ -24,7 +24,7 @@ func TestFaultApplication(t *testing.T) {
 		for range lab.Faults(5) {
 			var clients []*lab.Proc
 			for _, fam := range p.fams() {
-				clients = append(clients, p.Client.Start(w.curl(fam, 20, false)...))
+				clients = append(clients, p.Client.Start(append(w.curl(fam, 20, false), "--rate", "20/s")...))
 			}
 			lab.Eventually(t, "traffic", func() error {
 				if !strings.Contains(clients[0].Output(), "=") {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,8 +40,8 @@ func (p *Proc) KillWithin(r *rand.Rand, most time.Duration) (killed bool) {
 	case <-time.After(time.Duration(r.Int64N(int64(most)))):
 		p.Kill()
 	}
-	status, ok := p.cmd.ProcessState.Sys().(unix.WaitStatus)
-	return ok && status.Signaled() && status.Signal() == unix.SIGKILL
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // Injection makes system calls of a program fail.

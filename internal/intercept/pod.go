@@ -176,7 +176,7 @@ func (p *pod) tables(f nftables.TableFamily) (map[tableID]bool, error) {
 
 // addresses are those of all interfaces except 127.0.0.0/8 and ::1, in order.
 func (p *pod) addresses() ([]netip.Addr, error) {
-	list, err := p.link.AddrList(nil, unix.AF_UNSPEC)
+	list, err := listWhole(func() ([]netlink.Addr, error) { return p.link.AddrList(nil, unix.AF_UNSPEC) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
