@@ -2,7 +2,7 @@ package integration
 
 import (
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -36,8 +36,19 @@ func TestFaultConntrack(t *testing.T) {
 		running = append(running, conn)
 	}
 	limit := atoi(t, strings.TrimSpace(p.Pod.Run("cat", "/proc/sys/net/netfilter/nf_conntrack_max")))
-	empty := p.fillConntrack(t, limit+1)
+	const room = 64 // for what asks the sidecar
+	table := p.fillConntrack(t, limit-room)
+	lab.Eventually(t, "the metrics", func() error {
+		now := p.scrape(t)
+		if now["conntrack_limit"] != float64(limit) || int(now["conntrack_entries"]) < limit-room {
+			return fmt.Errorf("%g of %g", now["conntrack_entries"], now["conntrack_limit"])
+		}
+		return nil
+	})
+	p.waitReady()
+	full := table.keepFull(t)
 	f := results.Fault{Name: "conntrack's table is full (nat mode)", What: "new connections"}
+	before := p.refusedEntries(t)
 	for range lab.Faults(3) {
 		for _, fam := range p.fams() {
 			f.Injected, f.Of = f.Injected+1, f.Of+1
@@ -49,20 +60,16 @@ func TestFaultConntrack(t *testing.T) {
 			conn.Close()
 		}
 	}
-	if f.Lost < f.Of {
-		t.Errorf("of %d clients %d are served: the table is not full", f.Of, f.Of-f.Lost)
+	if refused := p.refusedEntries(t) - before; f.Lost < f.Of || refused < f.Of {
+		t.Errorf("of %d clients %d are served, and conntrack had no room for %d: the table is not full", f.Of, f.Of-f.Lost, refused)
 	}
 	for _, conn := range running {
 		if err := talks(conn); err != nil {
 			t.Errorf("a running connection: %v", err)
 		}
 	}
-	now := p.scrape(t)
-	if now["conntrack_limit"] != float64(limit) || now["conntrack_entries"] < float64(limit) {
-		t.Errorf("the metrics say %g of %g", now["conntrack_entries"], now["conntrack_limit"])
-	}
-	p.waitReady()
-	empty()
+	full()
+	table.empty(t)
 	p.inFamilies(t, p.wantExact)
 	f.Report(t)
 }
@@ -80,52 +87,104 @@ const (
 // fillerMark is in the entries that fillConntrack makes.
 const fillerMark = 0x7777
 
+// refusedEntries is how often conntrack had no room in the pod.
+func (p *pod) refusedEntries(t *testing.T) (n int) {
+	t.Helper()
+	for _, word := range strings.Fields(p.Pod.Run("conntrack", "-S")) {
+		if drop, ok := strings.CutPrefix(word, "drop="); ok {
+			n += atoi(t, drop)
+		}
+	}
+	return n
+}
+
+// conntrackTable is a pod's table with entries of our own.
+type conntrackTable struct {
+	conn *mnl.Conn
+	next uint32 // entry
+}
+
 // fillConntrack makes n entries of connections that are established, which the kernel does
-// not evict for new ones, and returns what takes them out again.
-func (p *pod) fillConntrack(t *testing.T, n int) (empty func()) {
+// not evict for new ones.
+func (p *pod) fillConntrack(t *testing.T, n int) *conntrackTable {
 	t.Helper()
 	ns, err := netns.GetFromName(p.Pod.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	conn, err := mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: int(ns)})
-	if err != nil {
+	c := &conntrackTable{}
+	if c.conn, err = mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: int(ns)}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
-	const batch = 256
-	var messages []mnl.Message
-	for i := range n {
-		m, err := filler(uint32(i))
-		if err != nil {
+	t.Cleanup(func() { c.conn.Close() })
+	for n > 0 {
+		some := min(n, 256)
+		if err := c.add(some); err != nil {
 			t.Fatal(err)
 		}
-		messages = append(messages, m)
-		if len(messages) == batch || i == n-1 {
-			if _, err := conn.SendMessages(messages); err != nil {
-				t.Fatal(err)
-			}
-			messages = messages[:0]
-		}
+		n -= some
 	}
-	return func() {
-		t.Helper()
-		a := mnl.NewAttributeEncoder()
-		a.ByteOrder = binary.BigEndian
-		a.Uint32(ctMark, fillerMark)
-		a.Uint32(ctMarkMask, 0xffffffff)
-		const deletes = 2 // IPCTNL_MSG_CT_DELETE: all that match
-		m, err := conntrackMessage(deletes, mnl.Request|mnl.Acknowledge, a)
-		if err == nil {
-			_, err = conn.Send(m)
+	return c
+}
+
+// add makes so many entries more, as far as there is room.
+func (c *conntrackTable) add(n int) error {
+	messages := make([]mnl.Message, n)
+	for i := range messages {
+		var err error
+		if messages[i], err = filler(c.next); err != nil {
+			return err
 		}
-		for err == nil || errors.Is(err, unix.ENOBUFS) { // the kernel has told of entries that found no room
-			var answers []mnl.Message
-			if answers, err = conn.Receive(); len(answers) > 0 {
+		c.next++
+	}
+	_, err := c.conn.SendMessages(messages)
+	return err
+}
+
+// keepFull takes all room that there is and that comes, until the returned function ends it.
+func (c *conntrackTable) keepFull(t *testing.T) (end func()) {
+	t.Helper()
+	if err := c.add(256); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			case <-time.After(10 * time.Millisecond): // entries end by time
+			}
+			if err := c.add(8); err != nil {
+				done <- err
 				return
 			}
 		}
+	}()
+	return func() {
+		t.Helper()
+		close(stop)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// empty takes all of them out again.
+func (c *conntrackTable) empty(t *testing.T) {
+	t.Helper()
+	a := mnl.NewAttributeEncoder()
+	a.ByteOrder = binary.BigEndian
+	a.Uint32(ctMark, fillerMark)
+	a.Uint32(ctMarkMask, 0xffffffff)
+	const deletes = 2 // IPCTNL_MSG_CT_DELETE: all that match
+	m, err := conntrackMessage(deletes, mnl.Request, a)
+	if err == nil {
+		_, err = c.conn.Send(m)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
