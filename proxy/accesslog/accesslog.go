@@ -113,7 +113,7 @@ func (l *Log) write() {
 	defer close(l.done)
 	report := func() {
 		n := l.dropped.Load()
-		if n > l.reported && l.put(slog.LevelWarn, "log output blocked: connection records dropped", slog.Int64("lines", n-l.reported)) == nil {
+		if n > l.reported && l.Warn("log output blocked: connection records dropped", slog.Int64("lines", n-l.reported)) == nil {
 			l.reported = n
 		}
 	}
@@ -138,6 +138,11 @@ func (l *Log) write() {
 			close(written)
 		}
 	}
+}
+
+// Warn writes a line of its level, as put does.
+func (l *Log) Warn(message string, attrs ...slog.Attr) error {
+	return l.put(slog.LevelWarn, message, attrs...)
 }
 
 // put writes a line, and unlike slog's methods returns what the output says.
