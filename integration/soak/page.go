@@ -3,7 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
-	"strings"
+
+	"github.com/tproxy-cni/tproxy-cni/integration/results"
 )
 
 // What a page has around the report.
@@ -18,23 +19,5 @@ func insert(page, report string) error {
 	if err != nil {
 		return fmt.Errorf("no report of a run: %w", err)
 	}
-	old, err := os.ReadFile(page)
-	if err != nil {
-		return err
-	}
-	before, _, after, err := split(string(old))
-	if err != nil {
-		return fmt.Errorf("%s: %w", page, err)
-	}
-	return os.WriteFile(page, []byte(before+string(text)+after), 0o644)
-}
-
-// split returns a page's report and what is around it, markers included.
-func split(page string) (before, report, after string, err error) {
-	before, rest, ok := strings.Cut(page, pageBegin)
-	report, after, ok2 := strings.Cut(rest, pageEnd)
-	if !ok || !ok2 {
-		return "", "", "", fmt.Errorf("no lines %q and %q", strings.TrimSpace(pageBegin), strings.TrimSpace(pageEnd))
-	}
-	return before + pageBegin, report, pageEnd + after, nil
+	return results.Insert(page, pageBegin, pageEnd, string(text))
 }

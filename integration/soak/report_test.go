@@ -40,7 +40,7 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, got, _, err := split(string(page))
+	_, got, _, err := results.Split(string(page), pageBegin, pageEnd)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,6 +86,7 @@ var may = map[string][]string{
 	"integration":         {},
 	"integration/lab":     {"internal/contract"},
 	"integration/demo":    {"integration/lab", "internal/contract"},
+	"integration/faults":  {"integration/results"},
 	"integration/fresh":   {},
 	"integration/kernels": {"integration/lab", "internal/contract", "internal/programs"},
 	"integration/results": {},

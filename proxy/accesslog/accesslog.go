@@ -44,12 +44,12 @@ func (r *Record) level() slog.Level {
 
 // Log writes records in a goroutine of its own: a slow reader of the log must not
 // stall an event loop and all its connections. When the queue is full, records are
-// dropped and counted.
+// dropped and counted, and so are those that the output does not take (its disk is full).
 type Log struct {
 	log     *slog.Logger
 	records chan Record
 	flushes chan chan struct{}
-	dropped atomic.Int64 // since the start
+	dropped atomic.Int64 // or not written, since the start
 	done    chan struct{}
 
 	// The writer's alone to change.
@@ -89,7 +89,7 @@ func (l *Log) Add(r Record) {
 // Debug reports whether records of debug level are written.
 func (l *Log) Debug() bool { return l.log.Enabled(context.Background(), slog.LevelDebug) }
 
-// Dropped is how many records were lost so far because the output was blocked.
+// Dropped is how many records were lost so far because the output was blocked, or failed.
 func (l *Log) Dropped() int64 { return l.dropped.Load() }
 
 // Lost is how many records are lost if the process ends now, and how many of them the log
@@ -126,8 +126,8 @@ func (l *Log) Close() {
 func (l *Log) write() {
 	defer close(l.done)
 	report := func() {
-		if n, before := l.dropped.Load(), l.reported.Load(); n > before {
-			l.log.Warn("log output blocked: connection records dropped", "lines", n-before)
+		n, before := l.dropped.Load(), l.reported.Load()
+		if n > before && l.Warn("log output blocked: connection records dropped", slog.Int64("lines", n-before)) == nil {
 			l.reported.Store(n)
 		}
 	}
@@ -135,7 +135,9 @@ func (l *Log) write() {
 	next := func(r Record) {
 		l.writing.Store(1)
 		report()
-		l.line(&r)
+		if l.line(&r) != nil {
+			l.dropped.Add(1)
+		}
 		l.writing.Store(0)
 	}
 	for {
@@ -154,7 +156,22 @@ func (l *Log) write() {
 	}
 }
 
-func (l *Log) line(r *Record) {
+// Warn writes a line of its level, as put does.
+func (l *Log) Warn(message string, attrs ...slog.Attr) error {
+	return l.put(slog.LevelWarn, message, attrs...)
+}
+
+// put writes a line, and unlike slog's methods returns what the output says.
+func (l *Log) put(level slog.Level, message string, attrs ...slog.Attr) error {
+	if !l.log.Enabled(context.Background(), level) {
+		return nil
+	}
+	line := slog.NewRecord(time.Now(), level, message, 0)
+	line.AddAttrs(attrs...)
+	return l.log.Handler().Handle(context.Background(), line)
+}
+
+func (l *Log) line(r *Record) error {
 	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs, slog.Any("client", r.Client))
 	what := "connection"
@@ -177,7 +194,7 @@ func (l *Log) line(r *Record) {
 	if r.Err != nil {
 		attrs = append(attrs, slog.Any("err", r.Err))
 	}
-	l.log.LogAttrs(context.Background(), r.level(), what, attrs...)
+	return l.put(r.level(), what, attrs...)
 }
 
 func (r *Record) traffic() []slog.Attr {
