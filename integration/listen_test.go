@@ -114,7 +114,7 @@ func TestNoNetRaw(t *testing.T) {
 		{"allowPrivilegeEscalation: false, the first program", lab.User{UID: uid, Bounding: []string{"net_raw"}, NoNewPrivs: true}, listen, ""},
 		{"allowPrivilegeEscalation: false, the second", lab.User{UID: uid, Bounding: []string{"net_raw"}, NoNewPrivs: true}, append([]string{"env"}, listen...), "no_new_privs is set"},
 		{"drop: [ALL] alone", lab.User{UID: uid}, listen, lacks},
-		{"a user namespace", lab.User{UID: uid, NoNewPrivs: true}, append([]string{"unshare", "--user", "--map-root-user"}, listen...), "peration not permitted"}, // in a chroot unshare's
+		{"a user namespace", lab.User{UID: uid, NoNewPrivs: true}, append([]string{"unshare", "--user", "--map-root-user"}, listen...), "operation not permitted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, err := ns.TryAs(c.user, c.command...)
