@@ -89,6 +89,27 @@ func TestTargets(t *testing.T) {
 	}
 }
 
+// TestLayout: the tests of which make e2e says that a layout can break them exist.
+func TestLayout(t *testing.T) {
+	files, err := filepath.Glob("../integration/cluster/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := ""
+	for _, f := range files {
+		sources += read(t, f)
+	}
+	m := regexp.MustCompile(`(?m)^LAYOUT +\?= \^Test\((.*)\)\$\$$`).FindStringSubmatch(read(t, "../Makefile"))
+	if m == nil {
+		t.Fatal("the Makefile has no LAYOUT")
+	}
+	for _, name := range strings.Split(m[1], "|") {
+		if !strings.Contains(sources, "\nfunc Test"+name+"(t *testing.T)") {
+			t.Errorf("LAYOUT has Test%s, which does not exist", name)
+		}
+	}
+}
+
 // TestHelp: each target that is meant for users has its line in make help.
 func TestHelp(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):(.*)$`).FindAllStringSubmatch(read(t, "../Makefile"), -1) {
