@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"regexp"
 	"strconv"
 	"strings"
@@ -134,6 +136,12 @@ func TestLogOpen(t *testing.T) {
 	})
 }
 
+// closeLast closes a connection that the other end has closed or reset.
+func closeLast(c net.Conn) {
+	_, _ = io.Copy(io.Discard, c)
+	c.Close()
+}
+
 // TestSilent: a connection without a byte from the client, as of a tcpSocket probe, is
 // counted, and logged at debug level only.
 func TestSilent(t *testing.T) {
@@ -146,11 +154,11 @@ func TestSilent(t *testing.T) {
 			say(t, server, c, "220 ready\r\n")
 			_ = c.SetLinger(0)
 			c.Close()
-			server.Close()
+			closeLast(server)
 		}
 		probe := func(f ipFamily) {
 			p.Client.Run("nc", "-z", f.pod, fmt.Sprint(a.port))
-			a.accept(t).Close()
+			closeLast(a.accept(t))
 		}
 		silent := func() int { return p.metric(t, `connections_closed_total{end="client silent"}`) }
 		for i, f := range []ipFamily{ip4, ip6} {
