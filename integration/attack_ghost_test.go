@@ -63,7 +63,9 @@ func ghostMain(args []string) {
 	isn := last.seq + 65_537
 	err = a.rawIP(segment{from: first.to, to: first.from, seq: cookie.seq + isn - first.seq, ack: isn + 1, flags: 0x12}.ip(), marked())
 	fmt.Println("forged:", err)
-	if _, err := unix.Getpeername(fd); err == nil {
+	if _, err := unix.Getpeername(fd); err != nil {
+		fmt.Println("not answered:", err, "first", first, "last", last, "cookie", cookie)
+	} else {
 		_, err := unix.Write(fd, []byte("GET /ghost HTTP/1.0\r\n\r\n"))
 		fmt.Println("connected, written:", err)
 	}
@@ -104,7 +106,7 @@ func TestGhost(t *testing.T) {
 		d, _ := p.nginx(t)
 		p.Pod.Sysctl("net.ipv4.tcp_syncookies", "2")
 		served := map[string]int{}
-		haunted := func(t *testing.T, f family) bool {
+		haunted := func(t *testing.T, f family) (yes bool, said string) {
 			ghost := p.hold(t, p.Pod, containerRoot.Args(attacker(t), ghostArg, f.client)...)
 			ghost.WaitLog("hears")
 			url := "http://" + netip.AddrPortFrom(addrOf(f.pod), webPort).String()
@@ -113,16 +115,16 @@ func TestGhost(t *testing.T) {
 			served[f.client]++
 			p.wantServedTimes(t, d, f.client, served[f.client])
 			ghost.WaitLog("done")
-			if !strings.Contains(ghost.Output(), "connected") {
-				return false
+			if said = ghost.Output(); !strings.Contains(said, "connected") {
+				return false, said
 			}
 			served[f.client]++
 			p.wantServedTimes(t, d, f.client, served[f.client])
-			return true
+			return true, said
 		}
 		p.inFamilies(t, func(t *testing.T, f family) {
-			if haunted(t, f) {
-				t.Error("the application served a ghost")
+			if yes, said := haunted(t, f); yes {
+				t.Errorf("the application served a ghost:\n%s", said)
 			}
 		})
 		list := p.Pod.Run("nft", "-a", "list", "chain", "inet", contract.Table, "loopback")
@@ -132,8 +134,8 @@ func TestGhost(t *testing.T) {
 		}
 		p.Pod.Run("nft", "delete", "rule", "inet", contract.Table, "loopback", "handle", rule[1])
 		p.inFamilies(t, func(t *testing.T, f family) {
-			if !haunted(t, f) {
-				t.Error("the attack fails without the rule, too")
+			if yes, said := haunted(t, f); !yes {
+				t.Errorf("the attack fails without the rule, too:\n%s", said)
 			}
 		})
 	})
