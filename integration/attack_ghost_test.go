@@ -64,7 +64,7 @@ func ghostMain(args []string) {
 	err = a.rawIP(segment{from: first.to, to: first.from, seq: cookie.seq + isn - first.seq, ack: isn + 1, flags: 0x12}.ip(), marked())
 	fmt.Println("forged:", err)
 	if _, err := unix.Getpeername(fd); err != nil {
-		fmt.Println("not answered:", err, "first", first, "last", last, "cookie", cookie)
+		fmt.Println("its SYN+ACK is not taken:", isn, "after", first, last, cookie)
 	} else {
 		_, err := unix.Write(fd, []byte("GET /ghost HTTP/1.0\r\n\r\n"))
 		fmt.Println("connected, written:", err)
@@ -115,7 +115,7 @@ func TestGhost(t *testing.T) {
 			served[f.client]++
 			p.wantServedTimes(t, d, f.client, served[f.client])
 			ghost.WaitLog("done")
-			if said = ghost.Output(); !strings.Contains(said, "connected") {
+			if said = ghost.Output(); !strings.Contains(said, "connected, written") {
 				return false, said
 			}
 			served[f.client]++
