@@ -107,7 +107,7 @@ func TestGhost(t *testing.T) {
 		p.Pod.Sysctl("net.ipv4.tcp_syncookies", "2")
 		served := map[string]int{}
 		haunted := func(t *testing.T, f family) (yes bool, said string) {
-			ghost := p.hold(t, p.Pod, containerRoot.Args(attacker(t), ghostArg, f.client)...)
+			ghost := p.hold(t, p.Pod, containerRoot(t).Args(attacker(t), ghostArg, f.client)...)
 			ghost.WaitLog("hears")
 			url := "http://" + netip.AddrPortFrom(addrOf(f.pod), webPort).String()
 			// curl closes first, and then so does the sidecar.

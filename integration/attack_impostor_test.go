@@ -95,7 +95,7 @@ func TestImpostor(t *testing.T) {
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		d, _ := p.nginx(t)
 		pose := func(way, from, to string) *lab.Proc {
-			return p.hold(t, p.Pod, containerRoot.Args(attacker(t), impostorArg, way, from, addr(to, webPort))...).WaitLog("sent\n")
+			return p.hold(t, p.Pod, containerRoot(t).Args(attacker(t), impostorArg, way, from, addr(to, webPort))...).WaitLog("sent\n")
 		}
 		for _, by := range impersonations {
 			proc := pose(by.way, by.from, by.to)

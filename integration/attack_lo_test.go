@@ -171,7 +171,7 @@ func (p *pod) survives(t *testing.T, f family, port int) bool {
 	client, say := talker(t, p.Client, "nc", "-s", f.client, f.pod, fmt.Sprint(port))
 	say("one\n")
 	server.WaitLog("one\n") // relayed: the connection stands
-	by := p.hold(t, p.Pod, containerRoot.Args(attacker(t), injectArg, f.client)...).WaitLog("hears")
+	by := p.hold(t, p.Pod, containerRoot(t).Args(attacker(t), injectArg, f.client)...).WaitLog("hears")
 	say("two\n")
 	by.WaitLog("done")
 	say("three\n")

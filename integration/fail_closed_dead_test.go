@@ -239,5 +239,5 @@ func (p *pod) transparent(t *testing.T, port int, binds ...string) {
 	}
 	text += "\thttp-request return status 200 content-type text/plain string past\n"
 	conf := write(t, filepath.Join(dir(t, 0), "haproxy.cfg"), text)
-	p.Pod.StartAs(containerRoot, "haproxy", "-db", "-f", conf).WaitListen(port)
+	p.Pod.StartAs(containerRoot(t), "haproxy", "-db", "-f", conf).WaitListen(port)
 }

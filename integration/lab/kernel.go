@@ -31,6 +31,8 @@ var (
 	// TableOwner is the flag of a table that the kernel removes with the process that
 	// made it, since Linux 5.12.
 	TableOwner = Feature{"nft table owner", nft("add table inet probe { flags owner; }")}
+	// RawMark is that CAP_NET_RAW is enough to mark a socket's packets, since Linux 5.17.
+	RawMark = Feature{"SO_MARK with CAP_NET_RAW", rawMark}
 )
 
 // Lacks begins the text of a test that is skipped for want of a feature; its name and
@@ -123,4 +125,21 @@ func nft(commands string) func(TB) error {
 		t.Fatalf("nft %s: %v\n%s", commands, err, out)
 		return err
 	}
+}
+
+// rawMark probes for SO_MARK with CAP_NET_RAW alone.
+func rawMark(t TB) error {
+	t.Helper()
+	Need(t, "socat")
+	ns := New(t, "probe").Up()
+	defer ns.Remove()
+	const mark = "setsockopt-int=1:36:1" // SOL_SOCKET, SO_MARK
+	out, err := ns.TryAs(User{Caps: []string{"net_raw"}}, "socat", "-u", "OPEN:/dev/null", "UDP4-SENDTO:127.0.0.1:9,"+mark)
+	if err != nil && !strings.Contains(strings.ToLower(out), unix.EPERM.Error()) {
+		t.Fatalf("socat: %v\n%s", err, out)
+	}
+	if err != nil {
+		return os.NewSyscallError("setsockopt", unix.EPERM)
+	}
+	return nil
 }

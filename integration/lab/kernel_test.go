@@ -55,8 +55,8 @@ func TestNeedKernel(t *testing.T) {
 // TestProbes: each feature is there where CI runs, or known to be missing; and what no
 // kernel has is missing.
 func TestProbes(t *testing.T) {
-	Need(t, "nft")
-	for _, f := range []Feature{UDPLite, MPTCP, EgressHook, TableOwner} {
+	Need(t, "nft", "socat")
+	for _, f := range []Feature{UDPLite, MPTCP, EgressHook, TableOwner, RawMark} {
 		t.Run(f.Name, func(t *testing.T) { NeedKernel(t, f) })
 	}
 	for name, probe := range map[string]func(TB) error{
