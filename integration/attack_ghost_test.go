@@ -3,9 +3,11 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -29,6 +31,9 @@ const ghostArg = "ghost"
 func ghostMain(args []string) {
 	client := addrOf(args[0])
 	ears, err := packetSocket("lo")
+	if err == nil {
+		err = onOneCPU()
+	}
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(2)
@@ -62,7 +67,7 @@ func ghostMain(args []string) {
 	fd := a.haunt(first)
 	isn := last.seq + 65_537
 	err = a.rawIP(segment{from: first.to, to: first.from, seq: cookie.seq + isn - first.seq, ack: isn + 1, flags: 0x12}.ip(), marked())
-	fmt.Println("forged:", err)
+	fmt.Println("forged:", err, settle())
 	if _, err := unix.Getpeername(fd); err != nil {
 		fmt.Println("its SYN+ACK is not taken:", isn, "after", first, last, cookie)
 	} else {
@@ -71,6 +76,36 @@ func ghostMain(args []string) {
 	}
 	unix.Close(fd)
 	fmt.Println("done")
+}
+
+// onOneCPU keeps this goroutine on one processor, so that what it sends over lo arrives in
+// order: each processor has one queue for that.
+func onOneCPU() error {
+	runtime.LockOSThread()
+	var cpus, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &cpus); err != nil {
+		return err
+	}
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if cpus.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	return unix.SchedSetaffinity(0, &one)
+}
+
+// settle returns when what was sent over lo before has arrived; see onOneCPU.
+func settle() error {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.WriteTo([]byte("after"), c.LocalAddr()); err != nil {
+		return err
+	}
+	_, _, err = c.ReadFrom(make([]byte, 16))
+	return err
 }
 
 // haunt connects from a client's address and port, as soon as the kernel has
