@@ -277,12 +277,16 @@ func TestDrift(t *testing.T) {
 }
 
 // ours runs our plugin alone, as a runtime does behind the others of its
-// chain, and returns its answer.
+// chain, and returns its answer. What ADD says on stderr where the kernel cannot have the
+// whole packet guard comes before that.
 func (p *pod) ours(t *testing.T, verb string) string {
 	t.Helper()
 	out, err := p.try(t, p.plugin, verb)
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", verb, err, out)
+	}
+	if _, answer, said := strings.Cut(out, "\n{"); said {
+		return "{" + answer
 	}
 	return out
 }
