@@ -85,14 +85,41 @@ func renounceCapabilities() error {
 	return dropCapabilities()
 }
 
+// closeOnExec gives this thread a table of descriptors of its own, in which exec closes
+// all from firstHanded on. Linux before 5.11 has no close_range that marks them.
+func closeOnExec() error {
+	err := unix.CloseRange(firstHanded, math.MaxUint32, unix.CLOSE_RANGE_UNSHARE|unix.CLOSE_RANGE_CLOEXEC)
+	if !errors.Is(err, unix.EINVAL) {
+		return os.NewSyscallError("close_range", err)
+	}
+	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	list, err := os.ReadDir("/proc/thread-self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range list {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil || fd < firstHanded {
+			continue
+		}
+		// The directory's own is closed by now.
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil && !errors.Is(err, unix.EBADF) {
+			return os.NewSyscallError("fcntl", err)
+		}
+	}
+	return nil
+}
+
 // become replaces this program by another, whose descriptors are 0, 1 and 2 and, from
 // firstHanded on, fds. It returns only if that fails; the process must end then.
 func become(path string, command, env []string, fds []int) error {
 	// Go's runtime has descriptors too, perhaps with these very numbers, and other
 	// threads use them until the end: this thread gets a table of its own.
 	runtime.LockOSThread()
-	if err := unix.CloseRange(firstHanded, math.MaxUint32, unix.CLOSE_RANGE_UNSHARE|unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return os.NewSyscallError("close_range", err)
+	if err := closeOnExec(); err != nil {
+		return err
 	}
 	above := make([]int, len(fds)) // out of each other's way
 	for i, fd := range fds {
