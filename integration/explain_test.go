@@ -118,7 +118,7 @@ func TestExplain(t *testing.T) {
 			{"a sysctl is off", "drifted", "fwmark_reflect", nil, func(*testing.T) { p.Pod.Sysctl("net.ipv4.fwmark_reflect", "0") }},
 			{"no table", "not_programmed", "directly", nil, func(*testing.T) { p.Pod.Run("nft", "flush ruleset") }},
 			{"an excluded port", "exempt_port", "port 8080 is excluded", []string{"--exclude-inbound-ports", "8080"}, func(*testing.T) {
-				p.Pod.Run(bin(t, "tproxy-install"), "setup", "--mode", p.mode, "--exclude-inbound-ports", "8080")
+				p.Pod.Run(append([]string{bin(t, "tproxy-install"), "setup", "--exclude-inbound-ports", "8080"}, p.asked(t)...)...)
 			}},
 			{"an iptables redirect comes first", "other_interceptor", "port 8080 becomes 15006", nil, func(*testing.T) {
 				p.Pod.Run("nft", "add table ip nat; add chain ip nat PREROUTING { type nat hook prerouting priority -101; }; "+
@@ -176,7 +176,12 @@ func (p *pod) mend(t *testing.T, r explained) {
 	done := ""
 	lab.Eventually(t, "healthy again", func() error {
 		if r.Next.Command != "" && r.Next.Command != done {
-			p.follow(t, r)
+			step := p.follow(t, r)
+			if strings.Contains(r.Next.Command, "tproxy-install setup") { // else a program that stays
+				if err := step.Wait(); err != nil {
+					return fmt.Errorf("%s: %w", r.Next.Command, err)
+				}
+			}
 			done = r.Next.Command
 		}
 		if r = p.explain(t); r.Verdict.Code != "healthy" {

@@ -143,8 +143,10 @@ func (f Facts) Sidecars(port uint16) bool {
 	return len(on) > 0 && !slices.ContainsFunc(on, func(l Listener) bool { return l.UID != f.Config.ProxyUID })
 }
 
+// other reports whether a listener is not the sidecar's: neither its two ports nor those
+// that it opens for a moment to check the pod.
 func (f Facts) other(l Listener) bool {
-	return l.Addr.Port() != f.Config.ProxyPort && l.Addr.Port() != f.Config.AdminPort
+	return l.UID != f.Config.ProxyUID && l.Addr.Port() != f.Config.ProxyPort && l.Addr.Port() != f.Config.AdminPort
 }
 
 // onPort are the listeners that could serve Port in the client's family, and those on

@@ -89,6 +89,9 @@ func TestSituations(t *testing.T) {
 		{"by default, and without its table", "not_programmed", Fault, "table is gone", "--repair", "setup", func(f *Facts) { f.ByDefault, f.Table = true, false }},
 		{"no entry", "not_in_chain", Fault, "no CNI list", "k8s/install", "k8s/install", func(f *Facts) { f.Programmed, f.Table, f.Entry = false, false, Entry{Looked: true} }},
 		{"never programmed", "not_programmed", Fault, "directly", "delete pod", "nsenter --net=/run/netns/cni-1 tproxy-install setup --mode nat", func(f *Facts) { f.Programmed, f.Table = false, false }},
+		{"best effort, never programmed", "not_programmed", Fault, "directly", "delete pod", "setup --mode nat --packet-guard best-effort", func(f *Facts) {
+			f.Programmed, f.Table, f.Config.PacketGuard = false, false, contract.PacketGuardBestEffort
+		}},
 		{"flushed", "not_programmed", Fault, "directly, past the sidecar: the plugin's table is gone", "delete pod", "setup", func(f *Facts) { f.Table = false }},
 		{"taken", "other_interceptor", Fault, "table ip nat, chain PREROUTING (prerouting -100), rule 2 takes the SYN first: port 8080 becomes 15006", "other injection", "nft delete rule ip nat PREROUTING handle 7", func(f *Facts) {
 			p := packet("eth0", "", clientEnd, podEnd, syn, foreign, step("input", "closed_in", 6, trace.Drop, "refuses what the sidecar has not taken"))

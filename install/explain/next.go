@@ -152,6 +152,7 @@ func setup(c intercept.Config) string {
 	add(c.ProxyPort != contract.ProxyPort, "proxy-port", c.ProxyPort)
 	add(c.AdminPort != contract.AdminPort, "admin-port", c.AdminPort)
 	add(c.ProxyUID != contract.ProxyUID, "proxy-uid", c.ProxyUID)
+	add(c.PacketGuard == contract.PacketGuardBestEffort, "packet-guard", c.PacketGuard)
 	add(len(c.IncludePorts) > 0, "include-inbound-ports", ranges(c.IncludePorts))
 	add(len(c.ExcludePorts) > 0, "exclude-inbound-ports", ranges(c.ExcludePorts))
 	var cidrs []string

@@ -81,11 +81,11 @@ func New(f Facts) Report {
 	}
 	for _, l := range f.Listeners {
 		role := "application"
-		switch l.Addr.Port() {
-		case f.Config.ProxyPort:
-			role = "sidecar"
-		case f.Config.AdminPort:
+		switch {
+		case l.Addr.Port() == f.Config.AdminPort:
 			role = "health"
+		case !f.other(l):
+			role = "sidecar"
 		}
 		r.Listeners = append(r.Listeners, ListenerInfo{l.Addr.String(), role, l.UID, printable.Short(l.Process), l.PID, l.Queue, l.Limit})
 	}
