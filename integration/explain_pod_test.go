@@ -46,11 +46,16 @@ func (p *pod) runtime(t *testing.T) (r *criPod, dir string) {
 // TestExplainPod: what the runtime, the node's files and its conntrack say counts.
 func TestExplainPod(t *testing.T) {
 	t.Parallel()
-	p := newPod(t, setup{mode: contract.ModeNAT, annotations: map[string]string{"exclude-inbound-ports": "22", "exclude-source-cidrs": lab.OtherClient4 + "/32"}})
+	annotations := map[string]string{"exclude-inbound-ports": "22", "exclude-source-cidrs": lab.OtherClient4 + "/32"}
+	if !lab.Has(t, lab.EgressHook) {
+		annotations["packet-guard"] = string(contract.PacketGuardBestEffort)
+	}
+	p := newPod(t, setup{mode: contract.ModeNAT, annotations: annotations})
 	p.Pod.StartAs(app, "socat", "TCP6-LISTEN:8080,ipv6only=0,fork", "EXEC:cat").WaitListen(8080)
 	p.Pod.Start("nc", "-lk", "127.0.0.1", "9000").WaitListen(9000)
 	p.Pod.Start("nc", "-lkp", "22").WaitListen(22)
 	t.Run("golden", func(t *testing.T) {
+		lab.NeedKernel(t, lab.EgressHook) // which the sample's pod has
 		r, dir := p.runtime(t)
 		out, err := p.Node.Try(append([]string{bin(t, "tproxy-install"), "explain"}, p.byName(t, r, dir)...)...)
 		if err != nil {

@@ -7,11 +7,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
-	"github.com/tproxy-cni/tproxy-cni/internal/bpf"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/lacks"
 )
@@ -284,24 +282,7 @@ func TestFilterInAnotherChain(t *testing.T) {
 	pod, c := newPod(t), bestEffort(contract.ModeNAT)
 	lack(t, lacks.Egress)
 	applyGuarded(t, pod, c, contract.GuardTC)
-	if err := pod.Do(func() error {
-		link, err := netlink.LinkByName(c.Interface)
-		if err != nil {
-			return err
-		}
-		fd, err := bpf.LoadClassifier(contract.Table, guardProgram)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		chain := uint32(5)
-		return netlink.FilterAdd(&netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{
-				LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1, Chain: &chain,
-			},
-			Fd: fd, Name: contract.Table, DirectAction: true,
-		})
-	}); err != nil {
+	if err := pod.Do(func() error { return lab.FilterInChain5(c.Interface, guardProgram) }); err != nil {
 		t.Fatal(err)
 	}
 	pod.Run("tc", "filter", "del", "dev", c.Interface, "egress", "pref", "1", "chain", "0")

@@ -3,7 +3,6 @@ package podstat
 import (
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
@@ -57,20 +56,5 @@ func TestReadGuard(t *testing.T) {
 
 // inChain5 adds a filter of the guard's name where no packet comes.
 func inChain5() error {
-	link, err := netlink.LinkByName("eth0")
-	if err != nil {
-		return err
-	}
-	fd, err := bpf.LoadClassifier(contract.Table, []bpf.Instruction{{Code: unix.BPF_ALU64 | unix.BPF_MOV}, {Code: unix.BPF_JMP | unix.BPF_EXIT}})
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	chain := uint32(5)
-	return netlink.FilterAdd(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: link.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1, Chain: &chain,
-		},
-		Fd: fd, Name: contract.Table, DirectAction: true,
-	})
+	return lab.FilterInChain5("eth0", []bpf.Instruction{{Code: unix.BPF_ALU64 | unix.BPF_MOV}, {Code: unix.BPF_JMP | unix.BPF_EXIT}})
 }
