@@ -4,23 +4,17 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/tproxy-cni/tproxy-cni/internal/bpf"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
-// FilterInChain5 adds a tc filter of the packet guard's name at the egress of a link with a
-// clsact qdisc, in a chain to which no packet comes. It works in the namespace of the
-// calling thread and needs CAP_NET_ADMIN and CAP_BPF.
-func FilterInChain5(link string, program []bpf.Instruction) error {
+// FilterInChain5 adds a tc filter of the packet guard's name, the BPF program fd, at the
+// egress of a link with a clsact qdisc, in a chain to which no packet comes. It works in the
+// namespace of the calling thread and needs CAP_NET_ADMIN.
+func FilterInChain5(link string, fd int) error {
 	l, err := netlink.LinkByName(link)
 	if err != nil {
 		return err
 	}
-	fd, err := bpf.LoadClassifier(contract.Table, program)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
 	chain := uint32(5)
 	return netlink.FilterAdd(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{

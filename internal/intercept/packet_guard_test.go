@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/internal/bpf"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/lacks"
 )
@@ -282,7 +283,12 @@ func TestFilterInAnotherChain(t *testing.T) {
 	pod, c := newPod(t), bestEffort(contract.ModeNAT)
 	lack(t, lacks.Egress)
 	applyGuarded(t, pod, c, contract.GuardTC)
-	if err := pod.Do(func() error { return lab.FilterInChain5(c.Interface, guardProgram) }); err != nil {
+	fd, err := bpf.LoadClassifier(contract.Table, guardProgram)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := pod.Do(func() error { return lab.FilterInChain5(c.Interface, fd) }); err != nil {
 		t.Fatal(err)
 	}
 	pod.Run("tc", "filter", "del", "dev", c.Interface, "egress", "pref", "1", "chain", "0")

@@ -56,5 +56,10 @@ func TestReadGuard(t *testing.T) {
 
 // inChain5 adds a filter of the guard's name where no packet comes.
 func inChain5() error {
-	return lab.FilterInChain5("eth0", []bpf.Instruction{{Code: unix.BPF_ALU64 | unix.BPF_MOV}, {Code: unix.BPF_JMP | unix.BPF_EXIT}})
+	fd, err := bpf.LoadClassifier(contract.Table, []bpf.Instruction{{Code: unix.BPF_ALU64 | unix.BPF_MOV}, {Code: unix.BPF_JMP | unix.BPF_EXIT}})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return lab.FilterInChain5("eth0", fd)
 }
