@@ -64,6 +64,7 @@ func TestExplainPod(t *testing.T) {
 		wantSample(t, "testdata/explain.txt", out)
 	})
 	t.Run("the sidecar's status", func(t *testing.T) {
+		lab.NeedKernel(t, lab.EgressHook)
 		nc, say := talker(t, p.Client, "nc", "-s", lab.Client4, "-p", "61744", lab.Pod4, "8080")
 		say("hello\n")
 		nc.WaitLog("hello")
