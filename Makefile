@@ -28,8 +28,8 @@ export CGO_ENABLED = 0
 # Installs what a target needs and the machine lacks: internal/setup/list.txt.
 setup = go build -o bin/setup ./internal/setup && bin/setup
 
-.PHONY: help build upstream demo check test race fuzz kernels fresh lint fmt bench bench-cni e2e e2e-down clean
-.PHONY: demo-needs test-needs race-needs kernels-needs fresh-needs bench-needs bench-cni-needs e2e-needs
+.PHONY: help build upstream demo check test race fuzz kernels fresh lint fmt soak soak-page faults bench bench-cni e2e e2e-down clean
+.PHONY: demo-needs test-needs race-needs kernels-needs fresh-needs soak-needs faults-needs bench-needs bench-cni-needs e2e-needs
 .PHONY: all images tproxy tproxy-poc server load-image kind-load release
 
 help: ## this list
@@ -57,9 +57,26 @@ race: race-needs ## the sidecar's tests, with the race detector
 
 FUZZTIME ?= 10m
 
-fuzz: ## every fuzz target, FUZZTIME each: for a night
+fuzz: ## every fuzz target, FUZZTIME each: for a night, and in CI for seconds
 	@grep -rn --include='*_test.go' '^func Fuzz' . | sed -E 's|^(.*)/[^/]*:[0-9]+:func (Fuzz[A-Za-z0-9]*)\(.*|\1 \2|' | sort | while read -r dir name; do \
 		echo "$$dir $$name"; go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" | grep -v '^fuzz: elapsed' || exit; done
+
+# Two million connections on a quiet machine with two CPUs.
+MINUTES ?= 20
+
+soak: soak-needs build upstream ## connections of every kind for MINUTES, millions, each compared with what it should be; the report is in dist/soak/
+	@go run ./integration/soak --bin bin --minutes $(MINUTES)
+
+soak-page: ## put the report of the last soak into RELIABILITY.md
+	@go run ./integration/soak --page RELIABILITY.md
+
+# The tests that report a fault; all of them are among those of make test, too.
+FAULTS       ?= 1
+FAULTY_TESTS := ^(TestFault.*|TestKilled|TestEveryOperationFails|TestRealDisk|TestOldInvalidFile|TestDescriptors|TestDescriptorsGone)$$
+
+faults: faults-needs ## inject faults, each FAULTS times as often as make test does; a line for each says what it cost, and RELIABILITY.md gets the table
+	@FAULTS=$(FAULTS) CI=true go test -count=1 -v -timeout 3h -run '$(FAULTY_TESTS)' ./integration ./install ./install/node ./internal/intercept ./proxy | \
+		go run ./integration/faults --page RELIABILITY.md
 
 # Debian's; newest is the newest that its suites have.
 KERNELS ?= 5.10 6.1 6.12 newest
@@ -78,10 +95,10 @@ lint: ## go vet, staticcheck, gofumpt and go mod tidy, in every module
 fmt: ## format the code
 	@go build -modfile=tools.mod -o bin/lint/ $(LINTERS) && bin/lint/gofumpt -w .
 
-demo-needs race-needs fresh-needs bench-needs bench-cni-needs:
+demo-needs race-needs fresh-needs soak-needs bench-needs bench-cni-needs:
 	@$(setup) $(@:-needs=)
 
-kernels-needs e2e-needs:
+kernels-needs e2e-needs faults-needs:
 	@$(setup) $(@:-needs=) test
 
 test-needs:

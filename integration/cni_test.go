@@ -294,6 +294,12 @@ func (p *pod) ours(t *testing.T, verb string) string {
 // try runs a release's plugin alone; its output has its error, too.
 func (p *pod) try(t *testing.T, r release, verb string) (string, error) {
 	t.Helper()
+	return p.Node.TryCmd(p.command(t, r, verb))
+}
+
+// command is a release's plugin alone, not started yet.
+func (p *pod) command(t *testing.T, r release, verb string) *exec.Cmd {
+	t.Helper()
 	conf := p.ourEntry()
 	conf["cniVersion"], conf["name"] = p.version, p.Pod.Name()
 	conf["prevResult"] = json.RawMessage(p.result)
@@ -308,7 +314,7 @@ func (p *pod) try(t *testing.T, r release, verb string) (string, error) {
 		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + p.Pod.Name(), "CNI_NETNS=" + p.Pod.Path(),
 		"CNI_IFNAME=eth0", "CNI_PATH=" + filepath.Dir(cmd.Path),
 	}
-	return p.Node.TryCmd(cmd)
+	return cmd
 }
 
 func object(t *testing.T, text string) (o map[string]any) {

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/samples"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
@@ -71,13 +71,13 @@ func (p *pod) countedEnds(t *testing.T, f family) {
 	if out, err := p.curl(f, "http://"+addr(f.pod, webPort)+"/"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	p.wantChange(t, before, p.plus(samples{"connections_closed_total{closed}": 1}))
+	p.wantChange(t, before, p.plus(samples.Samples{"connections_closed_total{closed}": 1}))
 
 	before = p.scrape(t)
 	if out, err := p.curl(f, "http://"+addr(f.pod, refusedPort)+"/"); err == nil {
 		t.Fatalf("answered: %s", out)
 	}
-	refused := samples{"connections_accepted_total": 1, "connections_closed_total{refused}": 1, "dial_errors_total{ECONNREFUSED}": 1}
+	refused := samples.Samples{"connections_accepted_total": 1, "connections_closed_total{refused}": 1, "dial_errors_total{ECONNREFUSED}": 1}
 	if p.mode == contract.ModeTProxy { // an earlier connection's TIME_WAIT may have refused
 		refused["dial_errors_total{ECONNREFUSED}"], refused["dial_retries_total"] = 2, 1
 	}
@@ -87,9 +87,9 @@ func (p *pod) countedEnds(t *testing.T, f family) {
 		before = p.scrape(t)
 		client, say := talker(t, p.Client, "socat", "-", "TCP:"+addr(f.pod, webPort)+",bind="+addr(f.client, 0)+",linger=0")
 		say(c.says)
-		p.wantChange(t, before, p.plus(samples{"connections_active": 1, "relayed_bytes_total{up}": float64(len(c.says))}))
+		p.wantChange(t, before, p.plus(samples.Samples{"connections_active": 1, "relayed_bytes_total{up}": float64(len(c.says))}))
 		client.Kill()
-		p.wantChange(t, before, p.plus(samples{"connections_closed_total{" + c.end + "}": 1}))
+		p.wantChange(t, before, p.plus(samples.Samples{"connections_closed_total{" + c.end + "}": 1}))
 	}
 }
 
@@ -103,12 +103,12 @@ func (p *pod) countedClash(t *testing.T, f family) {
 	if out, err := p.curl(f, "--local-port", strconv.Itoa(port), "http://"+addr(f.pod, webPort)+"/"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	want := samples{
+	want := samples.Samples{
 		"connections_accepted_total": 1, "dial_duration_seconds": 1, "connections_closed_total{closed}": 1,
 		"spoof_total{address}": 1, "dial_errors_total{EADDRINUSE}": 1, "dial_retries_total": 1,
 	}
 	if p.mode == contract.ModeTProxy {
-		want = p.plus(samples{"connections_closed_total{closed}": 1})
+		want = p.plus(samples.Samples{"connections_closed_total{closed}": 1})
 	}
 	p.wantChange(t, before, want)
 }
@@ -123,11 +123,11 @@ func (p *pod) countedMoving(t *testing.T, f family) {
 	defer server.Kill()
 	before := p.scrape(t)
 	_, say := talker(t, p.Client, "sh", "-c", fmt.Sprintf("(head -c %d /dev/zero; read go) | nc -N %s %d", size, f.pod, port))
-	p.wantChange(t, before, p.plus(samples{"connections_active": 1, "relayed_bytes_total{up}": size, "relayed_bytes_total{down}": 0}))
+	p.wantChange(t, before, p.plus(samples.Samples{"connections_active": 1, "relayed_bytes_total{up}": size, "relayed_bytes_total{down}": 0}))
 	say("\n") // nc sends its FIN
-	p.wantChange(t, before, p.plus(samples{"connections_active": 1, "connections_half_closed": 1, "relayed_bytes_total{up}": size}))
+	p.wantChange(t, before, p.plus(samples.Samples{"connections_active": 1, "connections_half_closed": 1, "relayed_bytes_total{up}": size}))
 	write(t, end, "")
-	p.wantChange(t, before, p.plus(samples{"connections_closed_total{closed}": 1, "relayed_bytes_total{up}": size, "relayed_bytes_total{down}": float64(len("bye\n"))}))
+	p.wantChange(t, before, p.plus(samples.Samples{"connections_closed_total{closed}": 1, "relayed_bytes_total{up}": size, "relayed_bytes_total{down}": float64(len("bye\n"))}))
 }
 
 // countedQueue: an application that does not accept.
@@ -215,20 +215,9 @@ func (p *pod) wantOfKernel(t *testing.T) {
 func (p *pod) wantAsLogged(t *testing.T) {
 	t.Helper()
 	lab.Eventually(t, "the log and the counters agree", func() error {
-		logged := samples{}
-		for line := range strings.Lines(p.sidecar.Output()) {
-			var l struct {
-				Msg, End string
-				Up       float64 `json:"bytes_up"`
-				Down     float64 `json:"bytes_down"`
-			}
-			if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "connection" {
-				logged["connections_closed_total{"+l.End+"}"]++
-				logged["connections_accepted_total"]++
-				logged["relayed_bytes_total{up}"] += l.Up
-				logged["relayed_bytes_total{down}"] += l.Down
-			}
-		}
+		var log samples.Log
+		_, _ = log.Write([]byte(p.sidecar.Output()))
+		logged := log.Seen()
 		var faults []error
 		now := p.scrape(t)
 		for key := range now {
@@ -249,9 +238,9 @@ func (p *pod) wantAsLogged(t *testing.T) {
 func (p *pod) countedDrain(t *testing.T) {
 	before := p.scrape(t)
 	client := p.dial(t, v4, webPort)
-	p.wantChange(t, before, p.plus(samples{"connections_active": 1}))
+	p.wantChange(t, before, p.plus(samples.Samples{"connections_active": 1}))
 	p.sidecar.Signal(syscall.SIGTERM)
-	p.wantChange(t, before, p.plus(samples{"connections_active": 1, "ready": -1, "not_ready{draining}": 1}))
+	p.wantChange(t, before, p.plus(samples.Samples{"connections_active": 1, "ready": -1, "not_ready{draining}": 1}))
 	client.Close()
 	if err := p.sidecar.Wait(); err != nil {
 		t.Errorf("ended with %v", err)

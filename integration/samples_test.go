@@ -8,35 +8,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
-
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/samples"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
-// samples are what the sidecar's /metrics says: "connections_active",
-// "relayed_bytes_total{up}". The name is without the prefix, the label without its name.
-type samples map[string]float64
-
-// scrape asks with curl and reads the answer with Prometheus' parser.
-func (p *pod) scrape(t *testing.T) samples {
+// scrape asks with curl for what the sidecar counts.
+func (p *pod) scrape(t *testing.T) samples.Samples {
 	t.Helper()
 	text := p.Node.Run("curl", "-sSf", "http://"+addr(p.fams()[0].pod, contract.AdminPort)+"/metrics")
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	all, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	s, err := samples.Read(text)
 	if err != nil {
 		t.Fatalf("%v in %s", err, text)
-	}
-	s := samples{}
-	for name, f := range all {
-		for _, m := range f.Metric {
-			key := strings.TrimPrefix(name, "tproxy_proxy_")
-			for _, l := range m.Label {
-				key += "{" + l.GetValue() + "}"
-			}
-			s[key] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
-		}
 	}
 	return s
 }
@@ -54,7 +37,7 @@ func counted(key string) bool {
 
 // wantChange waits until the series have changed by so much since before, and no other
 // that is counted.
-func (p *pod) wantChange(t *testing.T, before, change samples) {
+func (p *pod) wantChange(t *testing.T, before, change samples.Samples) {
 	t.Helper()
 	lab.Eventually(t, "the metrics", func() error {
 		var faults []error
@@ -75,12 +58,12 @@ func (p *pod) wantChange(t *testing.T, before, change samples) {
 }
 
 // plus is a connection that reached the application as the mode promises, and more.
-func (p *pod) plus(more samples) samples {
+func (p *pod) plus(more samples.Samples) samples.Samples {
 	result := "spoof_total{address_port}"
 	if p.mode == contract.ModeTProxy {
 		result = "spoof_total{address}"
 	}
-	all := samples{"connections_accepted_total": 1, "dial_duration_seconds": 1, result: 1}
+	all := samples.Samples{"connections_accepted_total": 1, "dial_duration_seconds": 1, result: 1}
 	maps.Copy(all, more)
 	return all
 }

@@ -147,8 +147,8 @@ func counter(t *testing.T, ns *lab.NS, name string) (n int) {
 }
 
 // fileServer starts nginx with a master process, as Debian does. It serves the files
-// of the returned directory under /files/, accepts new ones by PUT, and answers every
-// other request with its peer.
+// of the returned directory under /files/, accepts new ones by PUT, answers every other
+// request with its peer, and logs the peer of each to access.log in the directory.
 func (p *pod) fileServer(t *testing.T) (dir_ string, master *lab.Proc) {
 	t.Helper()
 	lab.Need(t, "nginx", "curl")
@@ -157,7 +157,8 @@ func (p *pod) fileServer(t *testing.T) (dir_ string, master *lab.Proc) {
 daemon off; worker_processes 2; pid %[1]s/pid; error_log stderr notice;
 events {}
 http {
-	access_log off; sendfile on;
+	log_format seen '$remote_addr $remote_port';
+	access_log %[1]s/access.log seen; sendfile on;
 	client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f;
 	uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
 	server {

@@ -170,12 +170,16 @@ func (a *acceptor) tick(now time.Time, freed bool) (due time.Time) {
 			return sooner(due, a.retry)
 		}
 		if a.places.free() {
-			a.watch(true)
+			if a.watch(true); !a.watched {
+				a.retry = now.Add(minBackoff) // no event would come
+				return sooner(due, a.retry)
+			}
 		}
 	}
 	return due
 }
 
+// watch asks for events of the listener, or for none. If epoll refuses, a.watched stays.
 func (a *acceptor) watch(on bool) {
 	if on == a.watched {
 		return

@@ -87,3 +87,23 @@ func TestCrowdOfTwo(t *testing.T) {
 	two.letIn()
 	want("as many have left as wait", 0, limit-reserved-1, 1+reserved/2)
 }
+
+// TestWatchRefused: an acceptor whose listener epoll does not take tries again.
+func TestWatchRefused(t *testing.T) {
+	served, now := 0, time.Now()
+	s := &shared{places: places{limit: 256, freed: func() {}}}
+	a, _ := acceptorOf(t, s, &served)
+	if err := a.poll.Add(a.fd, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	works := a.poll
+	a.poll = sys.Epoll{} // of descriptor 0, which is none
+	due := a.tick(now, true)
+	if a.watched || due.IsZero() {
+		t.Fatalf("watched %t, again at %v", a.watched, due)
+	}
+	a.poll = works
+	if due = a.tick(due, true); !a.watched || !due.IsZero() {
+		t.Errorf("watched %t, again at %v", a.watched, due)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 
@@ -13,7 +12,7 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/proxy/report"
 )
 
-// serveAdmin answers the kubelet and Prometheus until ctx ends:
+// adminServer answers the kubelet and Prometheus:
 //
 //	/healthz  200 while the process runs
 //	/readyz   200 while new connections are accepted, the pod is prepared and there
@@ -24,7 +23,7 @@ import (
 //
 //	/, /status  the page, and the document
 //	/log-level
-func serveAdmin(ctx context.Context, log *slog.Logger, level *slog.LevelVar, ln *net.TCPListener, p *proxy) {
+func (p *proxy) adminServer(ln *net.TCPListener) *adminhttp.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "alive")
@@ -40,9 +39,14 @@ func serveAdmin(ctx context.Context, log *slog.Logger, level *slog.LevelVar, ln 
 	})
 	mux.Handle("GET /metrics", metrics.Handler(p.state))
 	report.Register(mux, p.document)
-	mux.Handle("/log-level", adminhttp.FromLoopback(adminhttp.NamedLoopback(logLevel(log, level))))
-	if err := adminhttp.Serve(ctx, log, ln, mux); err != nil {
-		log.Error("cannot serve the admin port", "err", err)
+	mux.Handle("/log-level", adminhttp.FromLoopback(adminhttp.NamedLoopback(logLevel(p.log, p.level))))
+	return adminhttp.New(p.log, ln, mux)
+}
+
+// serveAdmin serves the admin port until ctx ends.
+func (p *proxy) serveAdmin(ctx context.Context) {
+	if err := p.adminPort.Serve(ctx); err != nil {
+		p.log.Error("cannot serve the admin port", "err", err)
 	}
 }
 

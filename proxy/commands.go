@@ -16,6 +16,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"check", "tells whether the plugin has prepared this pod: a startup probe for any proxy", runCheck},
+		{"hold", "keeps the connections of a sidecar with --hold while its container is restarted, in another container", runHold},
 		{"listen", "opens the listeners of tproxy mode for another program, which it becomes, without a capability", runListen},
 		{"log-level", "prints the sidecar's log level, or changes it while it runs", runLogLevel},
 		{"ready", "asks the sidecar of this pod whether it is ready, and prints why not: its startup probe", runReady},

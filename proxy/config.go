@@ -22,6 +22,7 @@ type config struct {
 	front   frontConfig
 	logOpen time.Duration // log a connection that has lived so long; 0: none
 	half    time.Duration // reset a half-closed connection on which nothing moves for so long; 0: never
+	hold    string        // path of the socket of tproxy-proxy hold; empty: none
 	drain   time.Duration // how long running connections may continue after SIGTERM
 	log     flags.Log
 	version bool // print the version and exit
@@ -47,6 +48,7 @@ func parseConfig(args []string, getenv func(string) string, usage io.Writer) (c 
 	s.Add("half-closed-timeout", "1h", "`time` after which a connection is reset of which one side has finished, if nothing moves; 0 means never",
 		flags.Time(&c.half))
 	s.Add("log-open", "0", "log connections also when they have been open for this `time`, not only at their end; 0 means never", flags.Time(&c.logOpen))
+	s.Add("hold", "", "`unix:PATH` of tproxy-proxy hold: it has all connections from this sidecar's SIGTERM to the start of the next", unixPath(&c.hold))
 	addHeaders(s, &c)
 	s.Log(&c.log)
 	s.Version(&c.version)

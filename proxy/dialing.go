@@ -20,6 +20,11 @@ type dialing struct {
 	deadline time.Time
 }
 
+// underWay reports whether the attempt has no answer yet.
+func (d dialing) underWay() bool {
+	return d.live() && d.conn.dialing && d.conn.relay.Sides[relay.Application].FD == d.fd
+}
+
 // begin serves a client. Whatever keeps it from its destination becomes a RST: the
 // client learns at once that nothing is here.
 func (cs *conns) begin(fd int, from netip.AddrPort) {
@@ -144,7 +149,7 @@ func (cs *conns) established(c *conn) {
 func (cs *conns) expireDials() (due time.Time) {
 	for len(cs.dials) > 0 {
 		d := cs.dials[0]
-		if d.live() && d.conn.dialing && d.conn.relay.Sides[relay.Application].FD == d.fd {
+		if d.underWay() {
 			if cs.now.Before(d.deadline) {
 				return d.deadline
 			}

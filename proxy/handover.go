@@ -32,6 +32,9 @@ const (
 func openListener(ctx context.Context, c config) (*net.TCPListener, error) {
 	transparent := c.mode == contract.ModeTProxy
 	if os.Getenv(listenPID) == strconv.Itoa(os.Getpid()) {
+		if c.hold != "" {
+			return nil, errors.New("--hold does not go with a listener that LISTEN_FDS hands over: its port would be the holder's at the next start")
+		}
 		if n := os.Getenv(listenFDs); n != "1" {
 			return nil, fmt.Errorf("LISTEN_FDS is %s, but the sidecar takes one listener for both families: tproxy-proxy listen --dual-stack", printable.Quote(n))
 		}

@@ -35,6 +35,17 @@ func TestOpenListener(t *testing.T) {
 	}
 }
 
+// TestOpenListenerHeld: a program before the sidecar would open the port again that the
+// holder has.
+func TestOpenListenerHeld(t *testing.T) {
+	t.Setenv("LISTEN_FDS", "1")
+	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	c := config{mode: contract.ModeTProxy, hold: "/run/tproxy/hold.sock"}
+	if _, err := openListener(t.Context(), c); err == nil || !strings.Contains(err.Error(), "--hold does not go with") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	got := environment([]string{"A=1", "LISTEN_PID=7", "LISTEN_FDS=3", "LISTEN_FDNAMES=a:b:c", "LISTENER=x"}, 9, 2)
 	if want := []string{"A=1", "LISTENER=x", "LISTEN_PID=9", "LISTEN_FDS=2"}; !slices.Equal(got, want) {

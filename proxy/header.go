@@ -49,15 +49,7 @@ var (
 
 // awaitHeader begins a connection with its header, which often is there already.
 func (cs *conns) awaitHeader(c *conn) {
-	if cs.headers.peers == nil {
-		cs.headers.peers = map[*conn]netip.AddrPort{}
-	}
-	if cs.headers.peeked == nil {
-		cs.headers.peeked = make([]byte, proxyproto.MaxSize)
-	}
-	c.headed = true
-	cs.headers.peers[c] = c.client
-	cs.headers.most = max(cs.headers.most, len(cs.headers.peers))
+	cs.headers.enter(c, c.client)
 	before := c.ref()
 	cs.readHeader(c)
 	if before.live() && c.relay.Sides[relay.Application].FD < 0 && cs.watch(c, relay.Client, 0) {
@@ -171,6 +163,19 @@ func (cs *conns) sourceHolds(c *conn) bool {
 	}
 	cs.abort(c, accesslog.Outcome{How: accesslog.Rejected, Err: errNotSpoofed})
 	return false
+}
+
+// enter makes c a connection whose header the peer sends, or has sent.
+func (h *headers) enter(c *conn, peer netip.AddrPort) {
+	if h.peers == nil {
+		h.peers = map[*conn]netip.AddrPort{}
+	}
+	if h.peeked == nil {
+		h.peeked = make([]byte, proxyproto.MaxSize)
+	}
+	c.headed = true
+	h.peers[c] = peer
+	h.most = max(h.most, len(h.peers))
 }
 
 func (h *headers) add(c *conn, now time.Time) {

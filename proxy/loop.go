@@ -69,6 +69,7 @@ func (l *loop) run() {
 	events := make([]sys.Event, eventsPerRound)
 	l.conns.now = time.Now()
 	for round := 1; ; round++ {
+		l.still.pass()
 		due := l.tick()
 		if l.over() {
 			return

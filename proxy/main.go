@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/internal/version"
-	"github.com/tproxy-cni/tproxy-cni/proxy/probe"
 	"github.com/tproxy-cni/tproxy-cni/proxy/sock"
 )
 
@@ -51,12 +52,23 @@ func runSidecar(args []string, getenv func(string) string, stdout, stderr io.Wri
 		fmt.Fprintln(stdout, "tproxy-proxy", version.String())
 		return 0
 	}
+	from, err := c.predecessor()
+	if err == nil && from.asks {
+		err = from.Agree(stdout)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(stderr, "tproxy-proxy: cannot take over: %v\n", err)
+		return 1
+	case from.asks:
+		return 0
+	}
 	log, level := c.log.NewVariable(stderr)
 
 	ctx, kill, stop := drain.Signals(log, c.drain)
 	defer stop()
 
-	if err := serve(ctx, kill, log, level, c); err != nil {
+	if err := serve(ctx, kill, log, level, c, from); err != nil {
 		log.Error("cannot serve", "err", err)
 		return 1
 	}
@@ -64,23 +76,23 @@ func runSidecar(args []string, getenv func(string) string, stdout, stderr io.Wri
 	return 0
 }
 
-// serve opens the listeners and serves until ctx ends and the connections have.
-func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c config) error {
+// serve opens the listeners, or takes them over with all connections, and serves until ctx
+// ends and the connections have.
+func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c config, from predecessor) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGUSR2)
 	files, err := raiseNoFile()
 	if err != nil {
 		return err
 	}
-	ln, err := privileged(func() (*net.TCPListener, error) { return openListener(ctx, c) })
-	if err != nil {
-		return probe.ExplainTaken(err, c.addr.Port(), "addr", "proxy-port")
+	var ln listeners
+	if from.Reader != nil {
+		ln, err = inheritListeners(&from.State)
+	} else {
+		ln, err = openListeners(ctx, c)
 	}
-	fd, err := sock.Detach(ln)
 	if err != nil {
 		return err
-	}
-	adminLn, err := sock.Listen(ctx, c.admin)
-	if err != nil {
-		return fmt.Errorf("admin: %w", probe.ExplainTaken(err, c.admin.Port(), "admin", "admin-port"))
 	}
 	loops := c.loops
 	if loops == 0 {
@@ -89,38 +101,46 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 	// One more than the loops, for everything else. While it is idle the scheduler
 	// does not take a loop's processor away in each wait.
 	runtime.GOMAXPROCS(loops + 1)
-	p, err := newProxy(log, c.mode, fd, files, loops)
+	p, err := newProxy(log, c.mode, ln.fd, files, loops)
 	if err != nil {
 		return err
 	}
+	p.level = level
 	for _, l := range p.loops {
 		l.conns.sweep = sweep{logOpen: c.logOpen, halfClosed: c.half}
 	}
-	p.admin = sock.AddrPort(adminLn.Addr())
+	p.admin, p.adminLn, p.adminPort = sock.AddrPort(ln.admin.Addr()), ln.admin, p.adminServer(ln.admin)
 	p.trusted = c.trusted
-	if c.trusted.all() {
-		log.Warn("every client may pose as any other: --proxy-protocol-from has a CIDR of all addresses")
-	}
-	if c.front.path != "" {
-		ln, err := sock.ListenUnix(c.front.path, c.front.mode())
-		if err != nil {
-			return fmt.Errorf("accept-proxy: %w", err)
-		}
-		defer ln.Remove()
-		p.fronts = fronts{uidsFor(uint32(c.front.uid)), c.front.to}
-		if err := p.listen(ln.FD); err != nil {
+	if ln.front != nil {
+		defer ln.front.Remove()
+		p.front, p.fronts = ln.front, fronts{uidsFor(uint32(c.front.uid)), c.front.to}
+		if err := p.listen(ln.front.FD); err != nil {
 			return err
 		}
 	}
+	listening := func() {
+		if c.trusted.all() {
+			log.Warn("every client may pose as any other: --proxy-protocol-from has a CIDR of all addresses")
+		}
+		log.Info("listening", "mode", c.mode, "addr", p.pod.Addr, "admin", p.admin,
+			"uid", os.Getuid(), "files", files, "loops", loops, "version", version.String())
+	}
+	if from.Reader == nil {
+		listening()
+	} else if err := p.succeed(from, listening); err != nil {
+		return err
+	}
 	adminCtx, stop := context.WithCancel(context.Background())
 	defer stop()
-	go serveAdmin(adminCtx, log, level, adminLn, p)
+	go p.serveAdmin(adminCtx)
 	go p.watchPrepared(ctx)
 	go p.warnOfInterceptors(ctx)
 	go p.awaitPorts(ctx)
 
-	log.Info("listening", "mode", c.mode, "addr", p.pod.Addr, "admin", sock.AddrPort(adminLn.Addr()),
-		"uid", os.Getuid(), "files", files, "loops", loops, "version", version.String())
-	p.serve(ctx, kill, c.drain)
+	next := successors{signals: signals, handOver: p.handOver}
+	if c.hold != "" {
+		next.leave = func() { p.leave(c.hold) }
+	}
+	p.serve(ctx, kill, c.drain, next)
 	return nil
 }

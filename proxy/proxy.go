@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/adminhttp"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
@@ -22,8 +24,14 @@ import (
 type proxy struct {
 	shared
 	log     *slog.Logger
+	level   *slog.LevelVar // log's
 	started time.Time
-	admin   netip.AddrPort // where /status is; for itself to tell
+
+	admin     netip.AddrPort // where /status is; for itself to tell
+	adminLn   *net.TCPListener
+	adminPort *adminhttp.Server
+	front     *sock.UnixListener // for other proxies of the pod; nil: none
+
 	pod     probe.Pod
 	checked chan struct{} // closed when status is first known
 
@@ -32,6 +40,14 @@ type proxy struct {
 	documents documents
 	turn      int // the loop that got the last connection
 	listeners int // that are open; the first loop's
+}
+
+// successors are those that may get all connections. A method returns only if they do
+// not.
+type successors struct {
+	signals  <-chan os.Signal // each asks for handOver
+	handOver func(ctx context.Context)
+	leave    func() // at the end of ctx; nil: nobody
 }
 
 // newProxy makes a proxy of n loops with files descriptors at most, which owns the
@@ -127,8 +143,9 @@ func (p *proxy) setAndWake(flag *atomic.Bool) {
 }
 
 // serve accepts until ctx ends, then gives the running connections timeout to finish
-// and resets the rest. It resets them at once when kill ends.
-func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration) {
+// and resets the rest. It resets them at once when kill ends. It asks next
+// first, which returns if this sidecar is to go on.
+func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration, next successors) {
 	select {
 	case <-p.checked: // until then clients wait in the listener's queue
 	case <-ctx.Done():
@@ -152,7 +169,16 @@ func (p *proxy) serve(ctx, kill context.Context, timeout time.Duration) {
 		p.accesslog.Close()
 	}()
 
-	<-ctx.Done()
+	for ctx.Err() == nil {
+		select {
+		case <-next.signals:
+			next.handOver(ctx)
+		case <-ctx.Done():
+		}
+	}
+	if next.leave != nil {
+		next.leave()
+	}
 	p.status.drain()
 	p.setAndWake(&p.draining)
 	timer := time.NewTimer(timeout)

@@ -27,7 +27,10 @@ const (
 func (p *proxy) watchPrepared(ctx context.Context) {
 	known := sync.OnceFunc(func() { close(p.checked) })
 	defer known()
-	last := checking // nil: prepared
+	last := p.status.unprepared() // nil: prepared
+	if last != checking {
+		known() // another program has checked
+	}
 	for wait := minRecheck; ; wait = min(2*wait, maxRecheck) {
 		fault := p.check(ctx, last == nil)
 		if guard, err := podstat.ReadGuard(); err == nil {

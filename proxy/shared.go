@@ -25,6 +25,8 @@ type shared struct {
 	trusted trusted // whose connections begin with a PROXY header
 	fronts  fronts  // that hand connections over on the unix socket
 
+	still still // while everything is handed over
+
 	draining atomic.Bool // accept no more, once the listener's queue is empty
 	cut      atomic.Bool // reset all connections
 	closed   atomic.Bool // the listener is closed: no loop gets another connection

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
+	"github.com/tproxy-cni/tproxy-cni/proxy/handover"
 	"github.com/tproxy-cni/tproxy-cni/proxy/probe"
 )
 
@@ -65,6 +66,23 @@ func (s *status) unprepared() *probe.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pod
+}
+
+// handOver is what the next program goes on from.
+func (s *status) handOver() handover.Pod {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return handover.Pod{Fault: s.pod, Ports: s.ports, Guard: s.guard, Checked: s.checked}
+}
+
+// takeOver goes on from there. Where no check has ended yet, none has here.
+func (s *status) takeOver(h *handover.Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pod, s.ports, s.guard, s.checked = h.Fault, h.Ports, h.Guard, h.Checked
+	if h.Fault != nil && h.Fault.Reason == probe.Checking {
+		s.pod = checking
+	}
 }
 
 // readiness says whether the sidecar serves clients, and if not the first of the

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/results"
 )
 
 // sample is one value of one round: a line of results.json.
@@ -23,7 +24,7 @@ type sample struct {
 // environment is the first line of results.json.
 type environment struct {
 	Date time.Time `json:"date"`
-	figures.Machine
+	results.Machine
 	Go       string        `json:"go"`
 	HAProxy  string        `json:"haproxy"`
 	Nginx    string        `json:"nginx"`

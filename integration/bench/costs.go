@@ -3,7 +3,7 @@ package main
 import (
 	"slices"
 
-	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
+	"github.com/tproxy-cni/tproxy-cni/integration/results"
 )
 
 // costMetrics are the columns of the table of costs.
@@ -11,8 +11,8 @@ var costMetrics = []string{"rr64", "rr64-cpu", "rr1-p50", "conns", "conns-cpu", 
 
 // costs is the table of what each part of the rules costs: the sidecars' values with
 // all rules, and with reduced rules as a ratio to those.
-func (r *report) costs(family string) figures.Table {
-	t := figures.Table{Title: family + ": what each part of the rules costs (×: relative to all rules)", Head: []string{""}}
+func (r *report) costs(family string) results.Table {
+	t := results.Table{Title: family + ": what each part of the rules costs (×: relative to all rules)", Head: []string{""}}
 	var columns []metric
 	for _, id := range costMetrics {
 		m := metrics[slices.IndexFunc(metrics, func(m metric) bool { return m.id == id })]

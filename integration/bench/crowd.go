@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tproxy-cni/tproxy-cni/integration/bench/traffic"
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/traffic"
 )
 
 // crowd is a number of idle connections.
@@ -39,7 +39,7 @@ func (s *site) crowd(b *bench, f family, conns int) (*crowd, error) {
 		case <-c.client.Done():
 			return false, errors.New(strings.TrimSpace(c.client.Output()))
 		default:
-			return strings.Contains(c.client.Output(), holding), nil
+			return strings.Contains(c.client.Output(), traffic.Holding), nil
 		}
 	})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/traffic"
 )
 
 func main() {
@@ -27,13 +28,8 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 2 {
-		switch args[0] {
-		case "serve":
-			return serve(args[1])
-		case "load":
-			return load(args[1])
-		}
+	if ran, err := traffic.Child(args); ran {
+		return err
 	}
 	o, err := parseOptions(args)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tproxy-cni/tproxy-cni/integration/bench/traffic"
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/traffic"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 

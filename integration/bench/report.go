@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
+	"github.com/tproxy-cni/tproxy-cni/integration/results"
 )
 
 // key identifies a value; each round has one sample of it.
@@ -120,11 +121,11 @@ func (r *report) write(w io.Writer) error {
 }
 
 // tables are those for the terminal.
-func (r *report) tables(family string) []figures.Table {
+func (r *report) tables(family string) []results.Table {
 	if r.options.rules {
-		return []figures.Table{r.costs(family)}
+		return []results.Table{r.costs(family)}
 	}
-	all := []figures.Table{
+	all := []results.Table{
 		r.medians(family+": peers as their users set them up", family, r.of(limit, ours, peer)),
 		r.ratios(family+": ratios to the best peer, as its users set it up, and to direct, with the goals", family, r.of(peer)),
 	}
@@ -139,11 +140,11 @@ func (r *report) tables(family string) []figures.Table {
 }
 
 // shortTables are those for a document.
-func (r *report) shortTables(family string) []figures.Table {
+func (r *report) shortTables(family string) []results.Table {
 	if r.options.rules {
-		return []figures.Table{r.costs(family)}
+		return []results.Table{r.costs(family)}
 	}
-	return []figures.Table{
+	return []results.Table{
 		r.short(family+", medians", family, r.of(limit, ours, peer)),
 		r.ratios(family+", goals: ratios to the best peer and to direct", family, r.of(peer)),
 	}

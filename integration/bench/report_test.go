@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
+	"github.com/tproxy-cni/tproxy-cni/integration/results"
 )
 
 // testReport is of two rounds; in the second everything was twice as slow, and
@@ -39,7 +40,7 @@ func testReport(t *testing.T) *report {
 	add("tproxy-bare", "conns", 6, 7)
 	add(directName, "growth-100-kernel", 8, 9)
 	add("tproxy", "growth-100-kernel", 17, 19)
-	return newReport(b, environment{Date: time.Unix(0, 0).UTC(), Machine: figures.Machine{Kernel: "6.18", CPUs: 2, CPU: "EPYC"}, Rounds: 2})
+	return newReport(b, environment{Date: time.Unix(0, 0).UTC(), Machine: results.Machine{Kernel: "6.18", CPUs: 2, CPU: "EPYC"}, Rounds: 2})
 }
 
 func TestPaired(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tproxy-cni/tproxy-cni/integration/bench/traffic"
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/traffic"
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
 )
 
@@ -87,7 +87,7 @@ func newSite(t lab.TB, v variant, self, dir string) *site {
 	if v.rules != nil {
 		check("program the pod", v.rules(s))
 	}
-	app := &start{user: lab.User{UID: appUID, NoNewPrivs: true}, args: []string{self, "serve", strconv.Itoa(appPort)}, env: []string{quietly}}
+	app := &start{user: lab.User{UID: appUID, NoNewPrivs: true}, args: []string{self, "serve", strconv.Itoa(appPort)}, env: []string{traffic.Quietly}}
 	app.run(s).WaitListen(appPort)
 	app.args = []string{"iperf3", "-s", "-p", strconv.Itoa(iperfPort), "--logfile", "/dev/null"}
 	app.run(s).WaitListen(iperfPort)
@@ -151,11 +151,9 @@ func (s *site) usage() (usage, error) {
 func (s *site) client(ctx context.Context, f family, spec traffic.Spec) *exec.Cmd {
 	spec.Target = netip.AddrPortFrom(f.pod, appPort)
 	spec.Sources, spec.First, spec.ExactPort = f.sources, s.next, s.exactPort
-	text, err := json.Marshal(spec)
+	cmd, err := traffic.Load(ctx, s.self, spec)
 	if err != nil {
 		s.t.Fatalf("spec of a load: %v", err)
 	}
-	cmd := exec.CommandContext(ctx, s.self, "load", string(text))
-	cmd.Env = append(os.Environ(), quietly)
 	return cmd
 }

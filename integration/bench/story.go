@@ -10,14 +10,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
+	"github.com/tproxy-cni/tproxy-cni/integration/results"
 )
 
 // story is the whole benchmark.
 func story(t lab.TB, o options) {
 	lab.Need(t, "haproxy", "nginx", "nft", "iperf3", "wrk", "ss", "conntrack")
-	limit, err := raiseFileLimit()
+	limit, err := lab.RaiseFileLimit()
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -54,29 +54,15 @@ func story(t lab.TB, o options) {
 // makeSites copies the programs to where unprivileged users can run them and
 // makes a site for each variant.
 func (b *bench) makeSites() {
-	dir, err := os.MkdirTemp("", "bench-")
-	if err != nil {
-		b.t.Fatalf("%v", err)
+	files := map[string]string{"bench": "/proc/self/exe"}
+	for _, p := range b.proxies {
+		files[p.label("proxy")] = p.path
 	}
-	b.t.Cleanup(func() { os.RemoveAll(dir) })
-	place := func(name, from string) string {
-		to := filepath.Join(dir, name)
-		text, err := os.ReadFile(from)
-		if err == nil {
-			err = os.WriteFile(to, text, 0o755)
-		}
-		if err != nil {
-			b.t.Fatalf("%v", err)
-		}
-		return to
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		b.t.Fatalf("%v", err)
-	}
-	self := place("bench", "/proc/self/exe")
+	dir := lab.Copies(b.t, files)
+	self := filepath.Join(dir, "bench")
 	var proxies []sidecar
 	for _, p := range b.proxies {
-		proxies = append(proxies, sidecar{p.name, place(p.label("proxy"), p.path)})
+		proxies = append(proxies, sidecar{p.name, filepath.Join(dir, p.label("proxy"))})
 	}
 	for _, v := range variants(proxies, b.rules) {
 		if b.options.variants.MatchString(v.name) {
@@ -124,7 +110,7 @@ func describe(o options) environment {
 		return line
 	}
 	return environment{
-		Date: time.Now().UTC().Truncate(time.Second), Machine: figures.ThisMachine(), Go: runtime.Version(),
+		Date: time.Now().UTC().Truncate(time.Second), Machine: results.ThisMachine(), Go: runtime.Version(),
 		HAProxy: first("haproxy", "-v"), Nginx: first("nginx", "-v"),
 		Rounds: o.rounds, Duration: o.duration, Idle: o.idle,
 	}

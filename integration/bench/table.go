@@ -5,11 +5,12 @@ import (
 	"strings"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
+	"github.com/tproxy-cni/tproxy-cni/integration/results"
 )
 
 // medians is a table of all metrics, with their confidence intervals.
-func (r *report) medians(title, family string, variants []string) figures.Table {
-	t := figures.Table{Title: title, Head: append([]string{"", ""}, variants...)}
+func (r *report) medians(title, family string, variants []string) results.Table {
+	t := results.Table{Title: title, Head: append([]string{"", ""}, variants...)}
 	for _, m := range metrics {
 		cells, any := r.cells(family, m, variants)
 		if any {
@@ -20,8 +21,8 @@ func (r *report) medians(title, family string, variants []string) figures.Table 
 }
 
 // short is medians without the details.
-func (r *report) short(title, family string, variants []string) figures.Table {
-	t := figures.Table{Title: title, Head: append([]string{""}, variants...)}
+func (r *report) short(title, family string, variants []string) results.Table {
+	t := results.Table{Title: title, Head: append([]string{""}, variants...)}
 	for _, m := range metrics {
 		cells, any := r.cells(family, m, variants)
 		if any && !m.detail {
@@ -43,9 +44,9 @@ func (r *report) cells(family string, m metric, variants []string) (cells []stri
 
 // ratios compares the sidecars with the best of peers and with direct in the metrics
 // that have a goal. Each ratio is the median of the rounds' own ratios.
-func (r *report) ratios(title, family string, peers []string) figures.Table {
+func (r *report) ratios(title, family string, peers []string) results.Table {
 	sidecars, direct := r.of(ours), r.of(limit)
-	t := figures.Table{Title: title, Head: []string{"", "goals", "best peer"}}
+	t := results.Table{Title: title, Head: []string{"", "goals", "best peer"}}
 	for _, v := range sidecars {
 		t.Head = append(t.Head, v+" / peer", v+" / direct")
 	}

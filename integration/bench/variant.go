@@ -240,14 +240,3 @@ func (st *start) run(s *site) *lab.Proc {
 	}
 	return p
 }
-
-// raiseFileLimit raises the limit of open files to the hard limit, for this process
-// and those that it starts, and returns it.
-func raiseFileLimit() (int, error) {
-	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return 0, os.NewSyscallError("getrlimit", err)
-	}
-	l.Cur = l.Max
-	return int(min(l.Max, 1<<20)), os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l))
-}

@@ -347,14 +347,7 @@ func TestReady(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dir, err := os.MkdirTemp("", "demo-test-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(dir)
-		if err := errors.Join(os.Chmod(dir, 0o755), copyFile(filepath.Join(dir, "demo"), self)); err != nil {
-			t.Fatal(err)
-		}
+		dir := lab.Copies(t, map[string]string{"demo": self})
 		args := lab.User{UID: appUID}.Args(filepath.Join(dir, "demo"))
 		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Env = append(os.Environ(), asDemo+"=1")

@@ -2,9 +2,7 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"path/filepath"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
@@ -54,50 +52,17 @@ func (d *demo) build() {
 	if err != nil {
 		d.t.Fatalf("%v", err)
 	}
-	d.users = d.copies(bin, "tproxy-proxy", "echo-server")
+	users := map[string]string{}
+	for _, p := range []string{"tproxy-proxy", "echo-server"} {
+		users[p] = filepath.Join(bin, p)
+	}
+	d.users = lab.Copies(d.t, users)
 	list := lab.Conflist{Chained: []any{map[string]any{
 		"type":         contract.PluginType,
 		"capabilities": map[string]bool{contract.AnnotationsCapability: true},
 	}}}
 	d.cni = lab.NewCNI(d.t, list, bin, filepath.Join(bin, "upstream"))
 	d.net = lab.NewNet(d.t)
-}
-
-// copies puts programs where every user can run them: a checkout may lie below
-// /root.
-func (d *demo) copies(from string, programs ...string) string {
-	dir, err := os.MkdirTemp("", "demo-")
-	if err != nil {
-		d.t.Fatalf("%v", err)
-	}
-	d.t.Cleanup(func() { os.RemoveAll(dir) })
-	err = os.Chmod(dir, 0o755)
-	for _, p := range programs {
-		if err == nil {
-			err = copyFile(filepath.Join(dir, p), filepath.Join(from, p))
-		}
-	}
-	if err != nil {
-		d.t.Fatalf("copy the programs: %v", err)
-	}
-	return dir
-}
-
-func copyFile(to, from string) error {
-	src, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
-	if err != nil {
-		return err
-	}
-	defer dst.Close()
-	if _, err := io.Copy(dst, src); err != nil {
-		return err
-	}
-	return dst.Close()
 }
 
 // pod has an application, and a proxy that takes its connections.

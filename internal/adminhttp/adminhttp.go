@@ -35,33 +35,76 @@ const (
 	// shortagePause is the wait before the next try when descriptors or memory are
 	// short.
 	shortagePause = time.Second
+
+	// pausePatience bounds how long a pause waits for answers that are being made.
+	pausePatience = time.Second
 )
+
+// Server answers requests on one listener, and can pause.
+type Server struct {
+	log   *slog.Logger
+	ln    *net.TCPListener
+	h     http.Handler
+	door  *door
+	pause pause
+}
+
+// New makes a server that owns ln.
+func New(log *slog.Logger, ln *net.TCPListener, h http.Handler) *Server {
+	return &Server{log, ln, h, newDoor(), newPause()}
+}
+
+// Pause makes clients wait in the listener's queue. It returns true when all whose request
+// is here have their answer, or after a second, and false if ctx ends before they wait.
+// After true call Resume.
+func (s *Server) Pause(ctx context.Context) bool {
+	if !s.pause.ask(ctx, func() { _ = s.ln.SetDeadline(time.Now()) }) { // it ends Accept
+		_ = s.ln.SetDeadline(time.Time{})
+		return false
+	}
+	for end := time.Now().Add(pausePatience); s.door.busy() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return true
+}
+
+// Resume undoes Pause.
+func (s *Server) Resume() {
+	_ = s.ln.SetDeadline(time.Time{})
+	s.pause.end()
+}
 
 // Serve answers requests on ln with h until ctx ends, and closes ln. It returns nil
 // then, an error only if the listener fails for good. A shortage of descriptors or
 // memory is logged and retried. A panic of h is logged and answered with 500.
 func Serve(ctx context.Context, log *slog.Logger, ln *net.TCPListener, h http.Handler) error {
-	if err := bound(ln); err != nil {
-		return errors.Join(err, ln.Close())
+	return New(log, ln, h).Serve(ctx)
+}
+
+// Serve is the function of this name, for a server that can pause.
+func (s *Server) Serve(ctx context.Context) error {
+	if err := bound(s.ln); err != nil {
+		return errors.Join(err, s.ln.Close())
 	}
-	d := newDoor()
 	defer context.AfterFunc(ctx, func() {
-		ln.Close()
-		d.empty()
+		s.ln.Close()
+		s.door.empty()
 	})()
 	for {
-		tcp, err := ln.AcceptTCP()
+		tcp, err := s.ln.AcceptTCP()
 		switch {
 		case err == nil:
-			if c, err := d.admit(tcp); err == nil {
-				go c.serve(log, h)
+			if c, err := s.door.admit(tcp); err == nil {
+				go c.serve(s.log, s.h)
 			}
 		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			s.pause.take(ctx)
 		case errors.Is(err, net.ErrClosed):
 			return err
 		default:
-			log.Warn("cannot accept on the admin port", "err", err, "again_in", shortagePause)
+			s.log.Warn("cannot accept on the admin port", "err", err, "again_in", shortagePause)
 			select {
 			case <-ctx.Done():
 			case <-time.After(shortagePause):

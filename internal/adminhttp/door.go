@@ -118,6 +118,13 @@ func (d *door) empty() {
 	}
 }
 
+// busy reports whether a connection is being served that does not wait for its peer.
+func (d *door) busy() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.open, func(c *conn) bool { return !c.waits })
+}
+
 func (d *door) forget(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -50,3 +50,25 @@ func FuzzRequest(f *testing.F) {
 		http.DefaultClient.CloseIdleConnections()
 	})
 }
+
+// FuzzHost: only a name that every browser takes for this machine passes.
+func FuzzHost(f *testing.F) {
+	for _, host := range []string{"localhost", "LOCALHOST:5001", "127.0.0.1", "[::1]:5001", "[::ffff:127.0.0.2]", "localhost.evil.example", "evil@localhost", "127.1", "localhost\x00", "[::1%25lo]:1", ""} {
+		f.Add(host)
+	}
+	f.Fuzz(func(t *testing.T, host string) {
+		if !isLoopbackName(host) {
+			return
+		}
+		name := host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			name = h
+		}
+		name = strings.Trim(name, "[]")
+		if name, _, _ = strings.Cut(name, "%"); !strings.EqualFold(strings.TrimSuffix(name, ":"), "localhost") {
+			if ip := net.ParseIP(strings.TrimSuffix(name, ":")); ip == nil || !ip.IsLoopback() {
+				t.Errorf("%q passes", host)
+			}
+		}
+	})
+}

@@ -7,7 +7,7 @@
 //	proxy            → proxy/relay → proxy/sock → proxy/sys
 //	proxy            → proxy/metrics → proxy/stats → proxy/accesslog
 //	programs         → internal/flags, internal/drain, internal/version
-//	integration/lab  is for tests and the demo
+//	integration/lab  is for tests, the demo and the soak
 //
 // No program imports another.
 package imports
@@ -48,7 +48,7 @@ var may = map[string][]string{
 
 	"plugin": {"internal/contract", "internal/intercept", "internal/printable", "internal/settings", "internal/version"},
 	"proxy": {
-		"proxy/accesslog", "proxy/dial", "proxy/metrics", "proxy/podstat", "proxy/probe", "proxy/proxyproto", "proxy/relay", "proxy/report", "proxy/sock", "proxy/stats", "proxy/sys",
+		"proxy/accesslog", "proxy/dial", "proxy/handover", "proxy/metrics", "proxy/podstat", "proxy/probe", "proxy/proxyproto", "proxy/relay", "proxy/report", "proxy/sock", "proxy/stats", "proxy/sys",
 		"internal/adminhttp", "internal/contract", "internal/drain", "internal/flags", "internal/printable", "internal/ranges", "internal/source", "internal/version",
 	},
 	"proxy/proxyproto": {},
@@ -57,6 +57,7 @@ var may = map[string][]string{
 	"proxy/report":     {"internal/adminhttp", "internal/contract", "internal/printable", "proxy/podstat", "proxy/stats"},
 	"proxy/relay":      {"proxy/sock", "proxy/sys"},
 	"proxy/accesslog":  {"internal/drain"},
+	"proxy/handover":   {"internal/contract", "internal/printable", "proxy/dial", "proxy/probe", "proxy/relay", "proxy/sock", "proxy/stats", "proxy/sys"},
 	"proxy/stats":      {"proxy/accesslog"},
 	"proxy/podstat":    {"internal/contract", "internal/printable"},
 	"proxy/metrics":    {"internal/contract", "internal/printable", "proxy/accesslog", "proxy/podstat", "proxy/stats"},
@@ -85,8 +86,13 @@ var may = map[string][]string{
 	"integration":         {},
 	"integration/lab":     {"internal/contract"},
 	"integration/demo":    {"integration/lab", "internal/contract"},
+	"integration/faults":  {"integration/results"},
 	"integration/fresh":   {},
 	"integration/kernels": {"integration/lab", "internal/contract", "internal/programs"},
+	"integration/results": {},
+	"integration/samples": {},
+	"integration/soak":    {"integration/lab", "integration/results", "integration/samples", "integration/traffic", "internal/contract"},
+	"integration/traffic": {},
 }
 
 // never are what a program must not be made of, anywhere below it: the plugin
@@ -100,7 +106,7 @@ var never = map[string][]string{
 // rooms are the packages that alone import something, tests aside: what is heavy, and
 // what is unsafe.
 var rooms = map[string]string{
-	"unsafe":                              "proxy/sys internal/bpf internal/xtables",
+	"unsafe":                              "proxy/sys internal/bpf internal/xtables integration/traffic",
 	"github.com/prometheus/client_golang": "install/health",
 	"google.golang.org/grpc":              "install/pods",
 	"k8s.io/cri-api":                      "install/pods",

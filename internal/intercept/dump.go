@@ -3,11 +3,13 @@ package intercept
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/google/nftables"
 	mnl "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -26,14 +28,8 @@ func dump(conn *mnl.Conn, family nftables.TableFamily, message int, tableAttr ui
 // dumpAll calls each with the family and the attributes of every object of all tables
 // of a family, or of all families if it is NFPROTO_UNSPEC.
 func dumpAll(conn *mnl.Conn, family nftables.TableFamily, message int, each func(nftables.TableFamily, map[uint16][]byte)) error {
-	request := mnl.Message{
-		Header: mnl.Header{
-			Type:  mnl.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message),
-			Flags: mnl.Request | mnl.Dump,
-		},
-		Data: []byte{byte(family), unix.NFNETLINK_V0, 0, 0}, // struct nfgenmsg
-	}
-	replies, err := conn.Execute(request)
+	kind := mnl.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | message)
+	replies, err := dumpWhole(conn, kind, []byte{byte(family), unix.NFNETLINK_V0, 0, 0}) // struct nfgenmsg
 	if err != nil {
 		return err
 	}
@@ -59,16 +55,29 @@ func byType(list []mnl.Attribute) map[uint16][]byte {
 // changes meanwhile.
 const mostTries = 5
 
-// dumpRoute are the replies to a dump of rtnetlink, read again if something changed
-// meanwhile.
-func dumpRoute(conn *mnl.Conn, message mnl.HeaderType, request []byte) (replies []mnl.Message, err error) {
+// errChanging is of a list that could not be read whole. EAGAIN: a later try may succeed.
+var errChanging = fmt.Errorf("other software changes them all the time: %w", unix.EAGAIN)
+
+// dumpWhole are the replies to a dump, read again if something changed meanwhile: what the
+// kernel lists then may lack some and have others twice.
+func dumpWhole(conn *mnl.Conn, message mnl.HeaderType, request []byte) (replies []mnl.Message, err error) {
 	for range mostTries {
 		replies, err = conn.Execute(mnl.Message{Header: mnl.Header{Type: message, Flags: mnl.Request | mnl.Dump}, Data: request})
 		if err != nil || !slices.ContainsFunc(replies, interrupted) {
 			return replies, err
 		}
 	}
-	return nil, errors.New("other software changes them all the time")
+	return nil, errChanging
+}
+
+// listWhole is dumpWhole for a list of the netlink library's.
+func listWhole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range mostTries {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
+	return nil, errChanging
 }
 
 func interrupted(m mnl.Message) bool { return m.Header.Flags&mnl.DumpInterrupted != 0 }

@@ -5,6 +5,7 @@ import (
 
 	mnl "github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,9 +21,19 @@ func TestInterruptedDump(t *testing.T) {
 			}
 			return []mnl.Message{m}, nil
 		})
-		replies, err := dumpRoute(conn, unix.RTM_GETRULE, make([]byte, ruleHeader))
+		replies, err := dumpWhole(conn, unix.RTM_GETRULE, make([]byte, ruleHeader))
 		if got := err == nil && len(replies) == 1; got != want {
 			t.Errorf("%d interruptions: %d replies, %v", interruptions, len(replies), err)
+		}
+		asked = 0
+		list, err := listWhole(func() ([]int, error) {
+			if asked++; asked <= interruptions {
+				return []int{1}, netlink.ErrDumpInterrupted
+			}
+			return []int{1, 2}, nil
+		})
+		if got := err == nil && len(list) == 2; got != want || !got && !Transient(err) {
+			t.Errorf("%d interruptions: %v, %v", interruptions, list, err)
 		}
 	}
 }

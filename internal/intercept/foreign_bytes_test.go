@@ -6,9 +6,11 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	mnl "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 	"github.com/tproxy-cni/tproxy-cni/internal/xtables"
 )
 
@@ -38,8 +40,14 @@ func FuzzRule(f *testing.F) {
 		}
 	}
 	f.Add([]byte{5, 0, 1, 0}, []byte{0, 200, 'x'})
+	for name, info := range map[string][]byte{"tcp": make([]byte, 12), "multiport": append([]byte{1, 15}, make([]byte, 46)...), "udp": nil} {
+		match := expr.Match{Name: name, Info: (*xt.Unknown)(&info)}
+		target := expr.Target{Name: "REDIRECT", Info: (*xt.Unknown)(&info)}
+		f.Add(attributes(f, unix.NFPROTO_IPV4, []expr.Any{&match, &target}), []byte{})
+	}
 	f.Fuzz(func(t *testing.T, expressions, udata []byte) {
 		comment(udata)
+		compared(string(expressions), 2)
 		others, counter := splitCounter(expressions)
 		if len(others)+len(counter) > len(expressions) {
 			t.Errorf("%d bytes became %d", len(expressions), len(others)+len(counter))
@@ -50,6 +58,37 @@ func FuzzRule(f *testing.F) {
 				t.Errorf("it takes, but how: %+v", r)
 			}
 		}
+	})
+}
+
+// FuzzIPRule reads a rule of policy routing.
+func FuzzIPRule(f *testing.F) {
+	for _, r := range []ipRule{
+		markedRule(unix.AF_INET, 0, unix.FR_ACT_TO_TBL, 29808), markedRule(unix.AF_INET6, 0, unix.FR_ACT_UNREACHABLE, 0),
+		localRule(unix.AF_INET, 0, 0), answersRule(unix.AF_INET6, 7089), kernelRule(unix.AF_INET),
+	} {
+		f.Add(r.message)
+	}
+	name := []byte{9, 0, unix.FRA_IIFNAME, 0, 'a', '\n', 'b', 0x1b, 0, 0, 0, 0}
+	f.Add(append(append(make([]byte, ruleHeader), name...), 4, 0, unix.FRA_UID_RANGE, 0))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := parseRule(data)
+		if err != nil {
+			return
+		}
+		if text := r.String(); printable.Line(text) != text {
+			t.Errorf("not printable: %q", text)
+		}
+		if !r.same(r) {
+			t.Errorf("not the same as itself: %s", r)
+		}
+		again, err := parseRule(r.message)
+		if err != nil || !r.same(again) || again.plain != r.plain {
+			t.Errorf("written again it is another rule: %+v, %+v (%v)", r, again, err)
+		}
+		r.forMark()
+		r.forAnswers()
+		r.local()
 	})
 }
 

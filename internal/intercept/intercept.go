@@ -212,8 +212,15 @@ func (p *pod) programmed(fs []family, ifname string) (bool, error) {
 	if p.ready {
 		return true, nil
 	}
+	// What an ADD or DEL leaves that was killed: the group and the routes come before the
+	// rules and the tables, and the group is the last to go.
+	if p.inGroup(ifname) {
+		return true, nil
+	}
 	for _, f := range fs {
-		// The rules are among the first to come, and the last to go.
+		if found, err := f.hasRoutes(p.link); found || err != nil {
+			return found, err
+		}
 		if found, err := f.hasRules(p); found || err != nil {
 			return found, err
 		}

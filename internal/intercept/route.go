@@ -146,6 +146,12 @@ func (p *pod) leaveGroup(ifname string) error {
 	return wrap("reset the group of interface "+printable.Word(ifname), p.link.LinkSetGroup(link, 0))
 }
 
+// inGroup reports whether joinGroup was here.
+func (p *pod) inGroup(ifname string) bool {
+	link, err := p.link.LinkByName(ifname)
+	return err == nil && link.Attrs().Group == linkGroup
+}
+
 // checkGroup names a missing group.
 func (p *pod) checkGroup(ifname string) []string {
 	if link, err := p.link.LinkByName(ifname); err == nil && link.Attrs().Group == 0 {

@@ -175,7 +175,7 @@ func (f family) listRules(p *pod) (list []ipRule, err error) {
 	}
 	request := make([]byte, ruleHeader)
 	request[0] = byte(f.af)
-	replies, err := dumpRoute(conn, unix.RTM_GETRULE, request)
+	replies, err := dumpWhole(conn, unix.RTM_GETRULE, request)
 	for _, m := range replies {
 		var r ipRule
 		if r, err = parseRule(m.Data); err != nil {

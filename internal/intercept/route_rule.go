@@ -125,7 +125,10 @@ func parseRule(data []byte) (ipRule, error) {
 	priority := false
 	for _, a := range list {
 		n := uint32(0)
-		if len(a.Data) == 4 {
+		switch {
+		case a.Type == unix.FRA_UID_RANGE && len(a.Data) != 8, a.Type == unix.FRA_PROTOCOL && len(a.Data) != 1:
+			return ipRule{}, fmt.Errorf("a rule whose attribute %d has %d bytes", a.Type, len(a.Data))
+		case len(a.Data) == 4:
 			n = binary.NativeEndian.Uint32(a.Data)
 		}
 		switch a.Type {
@@ -151,6 +154,9 @@ func parseRule(data []byte) (ipRule, error) {
 		}
 	}
 	if !priority { // 0 is not listed; written without, a rule would get another one
+		for len(r.message)%4 != 0 { // where an attribute begins
+			r.message = append(r.message, 0)
+		}
 		r.message = append(r.message, ipRule{suppress: none, group: none}.encoded().message[ruleHeader:]...)
 	}
 	return r, nil

@@ -45,10 +45,22 @@ func (f family) checkRoutes(h *netlink.Handle) (diffs []string, err error) {
 	return diffs, nil
 }
 
+// hasRoutes reports whether any of f's own routes is there.
+func (f family) hasRoutes(h *netlink.Handle) (bool, error) {
+	for _, r := range f.routes {
+		if _, err := f.protocolOf(h, r); !errors.Is(err, unix.ESRCH) {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
 // protocolOf finds a route; the error is ESRCH if it is not there.
 func (f family) protocolOf(h *netlink.Handle, want netlink.Route) (netlink.RouteProtocol, error) {
-	routes, err := h.RouteListFiltered(f.af, &netlink.Route{Table: want.Table, Type: unix.RTN_LOCAL},
-		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	routes, err := listWhole(func() ([]netlink.Route, error) {
+		return h.RouteListFiltered(f.af, &netlink.Route{Table: want.Table, Type: unix.RTN_LOCAL},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("list %s routes of table %d: %w", f.name, want.Table, err)
 	}

@@ -132,7 +132,7 @@ func (p *pod) dumpTC(message, index int, parent uint32, each func(handle, parent
 	if err != nil {
 		return err
 	}
-	replies, err := dumpRoute(conn, mnl.HeaderType(message), request)
+	replies, err := dumpWhole(conn, mnl.HeaderType(message), request)
 	if err != nil {
 		return err
 	}

@@ -92,8 +92,8 @@ func TestReadmeCommands(t *testing.T) {
 			t.Errorf("the chart has no value %s", m[1])
 		}
 	}
-	ours := string(read(t, root+"../install/config.go")) + string(read(t, root+"../install/explain_config.go")) + string(read(t, root+"../proxy/config_header.go"))
-	others := []string{"create-namespace", "set", "set-file", "reuse-values", "reset-then-reuse-values", "wait", "all", "profile", "address"} // helm's, skopeo's, kubectl's and ctr's
+	ours := string(read(t, root+"../install/config.go")) + string(read(t, root+"../install/explain_config.go")) + string(read(t, root+"../proxy/config_header.go")) + string(read(t, root+"../proxy/holdcmd.go"))
+	others := []string{"create-namespace", "set", "set-file", "reuse-values", "reset-then-reuse-values", "wait", "all", "profile", "address", "for"} // helm's, skopeo's, kubectl's and ctr's
 	for _, m := range find("--([a-z][a-z-]+)", 5) {
 		known := slices.ContainsFunc(settings.All(), func(d settings.Setting) bool { return d.Name == m[1] })
 		if !known && !slices.Contains(others, m[1]) && !strings.Contains(ours, `"`+m[1]+`", `) {

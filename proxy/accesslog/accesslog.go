@@ -44,21 +44,33 @@ func (r *Record) level() slog.Level {
 
 // Log writes records in a goroutine of its own: a slow reader of the log must not
 // stall an event loop and all its connections. When the queue is full, records are
-// dropped and counted.
+// dropped and counted, and so are those that the output does not take (its disk is full).
 type Log struct {
 	log     *slog.Logger
 	records chan Record
-	dropped atomic.Int64 // since the start
+	flushes chan chan struct{}
+	dropped atomic.Int64 // or not written, since the start
 	done    chan struct{}
+
+	// The writer's alone to change.
+	reported atomic.Int64 // of dropped
+	writing  atomic.Int64 // 1 while a record is on its way
 }
 
 const queueSize = 1024 // records
 
 // New starts the writer, which Close ends. The logger's level may change at any time.
 func New(log *slog.Logger) *Log {
-	l := &Log{log: log, records: make(chan Record, queueSize), done: make(chan struct{})}
+	l := &Log{log: log, records: make(chan Record, queueSize), flushes: make(chan chan struct{}), done: make(chan struct{})}
 	go l.write()
 	return l
+}
+
+// Restore adds the records that another program has lost, and how many of them it has
+// reported, before the first Add.
+func (l *Log) Restore(lost, reported int64) {
+	l.dropped.Store(lost)
+	l.reported.Store(reported)
 }
 
 // Add queues a record without waiting for it to be written. It may be called from
@@ -77,11 +89,33 @@ func (l *Log) Add(r Record) {
 // Debug reports whether records of debug level are written.
 func (l *Log) Debug() bool { return l.log.Enabled(context.Background(), slog.LevelDebug) }
 
-// Dropped is how many records were lost so far because the output was blocked.
+// Dropped is how many records were lost so far because the output was blocked, or failed.
 func (l *Log) Dropped() int64 { return l.dropped.Load() }
+
+// Lost is how many records are lost if the process ends now, and how many of them the log
+// says are.
+func (l *Log) Lost() (lost, reported int64) {
+	return l.dropped.Load() + int64(len(l.records)) + l.writing.Load(), l.reported.Load()
+}
 
 // Busy reports whether records wait to be written.
 func (l *Log) Busy() bool { return len(l.records) > 0 }
+
+// Flush returns true when all that has been added is written, or false after a second if
+// the output is blocked.
+func (l *Log) Flush() bool {
+	written := make(chan struct{})
+	drain.LogBounded(func() {
+		l.flushes <- written
+		<-written
+	})
+	select {
+	case <-written:
+		return true
+	default:
+		return false
+	}
+}
 
 // Close returns when all is written, or after a second if the output is blocked.
 func (l *Log) Close() {
@@ -91,21 +125,53 @@ func (l *Log) Close() {
 
 func (l *Log) write() {
 	defer close(l.done)
-	reported := int64(0)
 	report := func() {
-		if n := l.dropped.Load(); n > reported {
-			l.log.Warn("log output blocked: connection records dropped", "lines", n-reported)
-			reported = n
+		n, before := l.dropped.Load(), l.reported.Load()
+		if n > before && l.Warn("log output blocked: connection records dropped", slog.Int64("lines", n-before)) == nil {
+			l.reported.Store(n)
 		}
 	}
 	defer report()
-	for r := range l.records {
+	next := func(r Record) {
+		l.writing.Store(1)
 		report()
-		l.line(&r)
+		if l.line(&r) != nil {
+			l.dropped.Add(1)
+		}
+		l.writing.Store(0)
+	}
+	for {
+		select {
+		case r, open := <-l.records:
+			if !open {
+				return
+			}
+			next(r)
+		case written := <-l.flushes:
+			for range len(l.records) {
+				next(<-l.records)
+			}
+			close(written)
+		}
 	}
 }
 
-func (l *Log) line(r *Record) {
+// Warn writes a line of its level, as put does.
+func (l *Log) Warn(message string, attrs ...slog.Attr) error {
+	return l.put(slog.LevelWarn, message, attrs...)
+}
+
+// put writes a line, and unlike slog's methods returns what the output says.
+func (l *Log) put(level slog.Level, message string, attrs ...slog.Attr) error {
+	if !l.log.Enabled(context.Background(), level) {
+		return nil
+	}
+	line := slog.NewRecord(time.Now(), level, message, 0)
+	line.AddAttrs(attrs...)
+	return l.log.Handler().Handle(context.Background(), line)
+}
+
+func (l *Log) line(r *Record) error {
 	attrs := make([]slog.Attr, 0, 9)
 	attrs = append(attrs, slog.Any("client", r.Client))
 	what := "connection"
@@ -128,7 +194,7 @@ func (l *Log) line(r *Record) {
 	if r.Err != nil {
 		attrs = append(attrs, slog.Any("err", r.Err))
 	}
-	l.log.LogAttrs(context.Background(), r.level(), what, attrs...)
+	return l.put(r.level(), what, attrs...)
 }
 
 func (r *Record) traffic() []slog.Attr {

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/lab"
@@ -53,6 +55,60 @@ func TestBlocked(t *testing.T) {
 	if !strings.Contains(out, `connection records dropped" lines=`) || !strings.Contains(out, `"the last"`) {
 		t.Errorf("the dropped records are not counted, or the last is not written:\n%.300s", out)
 	}
+}
+
+// fullWriter is a log output on a disk that is full.
+type fullWriter struct {
+	full atomic.Bool
+	out  strings.Builder
+}
+
+func (w *fullWriter) Write(b []byte) (int, error) {
+	if w.full.Load() {
+		return 0, syscall.ENOSPC
+	}
+	return w.out.Write(b)
+}
+
+// TestFull: records that the output does not take are counted, and told of once it takes
+// lines again.
+func TestFull(t *testing.T) {
+	w := &fullWriter{}
+	w.full.Store(true)
+	l := New(slog.New(slog.NewTextHandler(w, nil)))
+	const lines = 10
+	for range lines {
+		l.Add(Record{Outcome: Outcome{How: Closed}})
+	}
+	l.Flush()
+	if n := l.Dropped(); n != lines {
+		t.Errorf("%d lines are lost, want %d", n, lines)
+	}
+	w.full.Store(false)
+	l.Add(Record{Outcome: Outcome{How: Closed}})
+	l.Close()
+	if out := w.out.String(); strings.Count(out, "msg=connection") != 1 || !strings.Contains(out, `connection records dropped" lines=10`) || l.Dropped() != lines {
+		t.Errorf("%d lines are lost; written:\n%s", l.Dropped(), out)
+	}
+}
+
+// TestFlush: what has been added is written when Flush returns; what has been dropped
+// before is counted and not told again.
+func TestFlush(t *testing.T) {
+	w := &blockedWriter{}
+	l := New(slog.New(slog.NewTextHandler(w, nil)))
+	l.Restore(7, 7)
+	for range queueSize {
+		l.Add(Record{Outcome: Outcome{How: Closed}})
+	}
+	l.Flush()
+	w.mu.Lock()
+	out := w.out.String()
+	w.mu.Unlock()
+	if n := strings.Count(out, "msg=connection"); n+int(l.Dropped())-7 != queueSize || strings.Contains(out, "dropped") != (l.Dropped() > 7) {
+		t.Errorf("%d lines are written and %d dropped, want %d", n, l.Dropped()-7, queueSize)
+	}
+	l.Close()
 }
 
 // TestLevels: a record below the level is not written, and the level may change.

@@ -98,7 +98,7 @@ var families = []family{
 	{ours + "accept_paused_total", counter, "Times that accepting stopped for a while, by reason: clients wait in the sidecar's queue.", func(s *State, w *writer) {
 		w.each("reason", stats.Pauses[:], s.Pauses)
 	}},
-	{ours + "log_lines_lost_total", counter, "Lines of connections lost because the reader of the log was too slow.", func(s *State, w *writer) {
+	{ours + "log_lines_lost_total", counter, "Lines of connections lost because the reader of the log was too slow, or its disk full.", func(s *State, w *writer) {
 		w.count(s.LinesLost)
 	}},
 	{ours + "conntrack_entries", gauge, "Connections that conntrack follows in the pod; nat mode.", func(s *State, w *writer) {

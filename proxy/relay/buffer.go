@@ -87,7 +87,7 @@ func (bs *Buffers) put(b buffer, now time.Time) {
 		bs.pipes.put(b, now)
 	case *heapBuffer:
 		b.r, b.w = 0, 0
-		if len(b.b) == bulkBuffer {
+		if len(b.b) >= bulkBuffer {
 			bs.bulks--
 			keep(&bs.bulk, b, keptBulk)
 		} else {

@@ -17,12 +17,12 @@ var sideNames = [...]string{Client: "client", Application: "application"}
 // Side is one of the two sockets. Edge-triggered epoll (EPOLLET) reports a change
 // once, so it is kept here until a system call says otherwise.
 type Side struct {
-	FD       int32
-	Readable bool // no read has got EAGAIN, nor all there was, since the last event
-	Writable bool // no write has got EAGAIN since the last event
-	Tunes    bool // the kernel may grow its receive buffer beyond what sock.LimitReceive sets
-	Ended    bool // a FIN or RST has come: no event will announce what is left to read
-	Failed   bool // the socket has a pending error
+	FD       int32 `json:"fd"`
+	Readable bool  `json:"readable,omitempty"` // no read has got EAGAIN, nor all there was, since the last event
+	Writable bool  `json:"writable,omitempty"` // no write has got EAGAIN since the last event
+	Tunes    bool  `json:"tunes,omitempty"`    // the kernel may grow its receive buffer beyond what sock.LimitReceive sets
+	Ended    bool  `json:"ended,omitempty"`    // a FIN or RST has come: no event will announce what is left to read
+	Failed   bool  `json:"failed,omitempty"`   // the socket has a pending error
 }
 
 // Note records what epoll reported.

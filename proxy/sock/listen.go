@@ -96,6 +96,16 @@ func Detach(ln *net.TCPListener) (fd int, err error) {
 	return fd, errors.Join(cerr, err)
 }
 
+// Descriptor is a listener's, which ln goes on to own.
+func Descriptor(ln *net.TCPListener) (fd int, err error) {
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	err = raw.Control(func(f uintptr) { fd = int(f) })
+	return fd, err
+}
+
 // AddrPort is a TCP address of package net, ::ffff:192.0.2.1 as 192.0.2.1.
 func AddrPort(a net.Addr) netip.AddrPort {
 	ap := a.(*net.TCPAddr).AddrPort()

@@ -19,9 +19,10 @@ const listenQueue = 4096 // the kernel takes net.core.somaxconn if that is less
 
 // UnixListener is a listening unix socket and its file.
 type UnixListener struct {
-	FD       int
-	path     string
-	dev, ino uint64
+	FD   int    `json:"-"`
+	Path string `json:"path"`
+	Dev  uint64 `json:"dev"`
+	Ino  uint64 `json:"ino"`
 }
 
 // ListenUnix opens a listener at an absolute path, whose file has exactly this mode. The
@@ -36,7 +37,7 @@ func ListenUnix(path string, mode fs.FileMode) (ln UnixListener, err error) {
 	if err != nil {
 		return ln, os.NewSyscallError("socket", err)
 	}
-	ln = UnixListener{FD: fd, path: path}
+	ln = UnixListener{FD: fd, Path: path}
 	bound := false
 	defer func() {
 		if err == nil {
@@ -64,7 +65,7 @@ func ListenUnix(path string, mode fs.FileMode) (ln UnixListener, err error) {
 	if err = os.NewSyscallError("lstat", unix.Lstat(path, &st)); err != nil {
 		return ln, err
 	}
-	ln.dev, ln.ino = st.Dev, st.Ino
+	ln.Dev, ln.Ino = st.Dev, st.Ino
 	return ln, os.NewSyscallError("listen", unix.Listen(fd, listenQueue))
 }
 
@@ -94,8 +95,8 @@ func removeStale(path string) error {
 // stays open.
 func (ln UnixListener) Remove() {
 	var st unix.Stat_t
-	if unix.Lstat(ln.path, &st) == nil && st.Dev == ln.dev && st.Ino == ln.ino {
-		_ = os.Remove(ln.path)
+	if unix.Lstat(ln.Path, &st) == nil && st.Dev == ln.Dev && st.Ino == ln.Ino {
+		_ = os.Remove(ln.Path)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/proxy/accesslog"
@@ -53,6 +54,37 @@ func TestSum(t *testing.T) {
 		if got[0] != got[1] {
 			t.Errorf("%s: %d, want %d", what, got[0], got[1])
 		}
+	}
+}
+
+// TestRestore: a loop that takes over counts on from what others have counted, also
+// under names that it does not know.
+func TestRestore(t *testing.T) {
+	var old Loop
+	old.Relayed = &[2]atomic.Int64{}
+	old.Relayed[1].Store(7)
+	old.Accepted.Store(5)
+	old.Retries.Store(2)
+	old.HalfClosed.Store(1)
+	old.End(accesslog.Closed)
+	old.End(accesslog.Crowded)
+	old.Established(AddressPort, 3*time.Millisecond)
+	old.DialFailed(unix.ECONNREFUSED)
+	old.Pause(PauseFiles)
+	want := Sum(&old)
+
+	l := Loop{Relayed: &[2]atomic.Int64{}}
+	l.Restore(want)
+	want.HalfClosed = 0 // whoever takes the connection over counts it
+	got := Sum(&l)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	l = Loop{}
+	want.Closed["eaten by a grue"] = 2
+	l.Restore(want)
+	if got := Sum(&l); got.Active != 1 || got.Closed[accesslog.Failed] != 2 {
+		t.Errorf("%d active, %d failed, want 1 and 2", got.Active, got.Closed[accesslog.Failed])
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	mnl "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // TestCollect: a packet that is sent on lo comes back with another id and is one
@@ -60,6 +62,44 @@ func FuzzHeader(f *testing.F) {
 		h := header(network, transport)
 		if h != nil && (!h.Src.IsValid() || len(transport) < 14) {
 			t.Errorf("%v of %x %x", h, network, transport)
+		}
+	})
+}
+
+// FuzzEvent: a message of the kernel, in which names are whose of a process of the pod
+// with NET_ADMIN.
+func FuzzEvent(f *testing.F) {
+	message := func(fill func(*mnl.AttributeEncoder)) []byte {
+		a := mnl.NewAttributeEncoder()
+		fill(a)
+		b, err := a.Encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		return append([]byte{unix.NFPROTO_INET, 0, 0, 0}, b...)
+	}
+	f.Add(message(func(a *mnl.AttributeEncoder) {
+		a.String(unix.NFTA_TRACE_TABLE, "t")
+		a.String(unix.NFTA_TRACE_CHAIN, "\x1b[2J")
+		a.Bytes(unix.NFTA_TRACE_RULE_HANDLE, make([]byte, 8))
+		a.Bytes(unix.NFTA_TRACE_NETWORK_HEADER, append([]byte{0x45}, make([]byte, 19)...))
+		a.Bytes(unix.NFTA_TRACE_TRANSPORT_HEADER, make([]byte, 14))
+		a.Nested(unix.NFTA_TRACE_VERDICT, func(a *mnl.AttributeEncoder) error {
+			a.Bytes(unix.NFTA_VERDICT_CODE, []byte{0xff, 0xff, 0xff, 0xfd})
+			a.String(unix.NFTA_VERDICT_CHAIN, "c")
+			return nil
+		})
+	}))
+	f.Add(message(func(a *mnl.AttributeEncoder) {
+		a.Bytes(unix.NFTA_TRACE_TYPE, []byte{0, 0, 0, 1})
+		a.Bytes(unix.NFTA_TRACE_POLICY, []byte{0, 0, 0, 1})
+	}))
+	f.Add([]byte{1, 0, 0, 0, 4, 0, 255, 255})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var tracer Tracer
+		e, ok := tracer.event(mnl.Message{Header: mnl.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_TRACE}, Data: data})
+		if ok && e.Verdict == "" {
+			t.Errorf("no verdict: %+v", e)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/integration/bench/figures"
+	"github.com/tproxy-cni/tproxy-cni/integration/results"
 )
 
 // The goals of an ADD.
@@ -28,7 +29,7 @@ func report(w io.Writer, file string, list []variant, samples [][]sample) error 
 	for i, v := range list {
 		median[v.name] = figures.Of(ms(samples[i], wall))
 	}
-	t := figures.Table{Head: []string{
+	t := results.Table{Head: []string{
 		fmt.Sprintf("ms, %d runs of each", len(samples[0])), "min", "median", "CPU", "× one empty table", "linkerd-cni is ×",
 	}}
 	for i, v := range list {
@@ -49,7 +50,7 @@ func report(w io.Writer, file string, list []variant, samples [][]sample) error 
 	if err := t.Text(w); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s. ± is the %.0f %% confidence interval of the median.\n", figures.ThisMachine().On(time.Now().UTC()), figures.Confidence*100)
+	fmt.Fprintf(w, "%s. ± is the %.0f %% confidence interval of the median.\n", results.ThisMachine().On(time.Now().UTC()), figures.Confidence*100)
 	var stat bytes.Buffer
 	return errors.Join(
 		benchstat(&stat, list, samples),

@@ -1,19 +1,15 @@
 // Package figures turns the samples of a benchmark into medians with confidence
-// intervals, into tables, and into a file for benchstat. The statistics are
-// those of benchstat: golang.org/x/perf.
+// intervals, and into a file for benchstat. The statistics are those of benchstat:
+// golang.org/x/perf.
 package figures
 
 import (
 	"fmt"
 	"io"
 	"math"
-	"runtime"
-	"time"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/perf/benchfmt"
 	"golang.org/x/perf/benchmath"
-	"golang.org/x/sys/unix"
 )
 
 // Confidence is that of the intervals. Fewer than Enough samples give none.
@@ -86,31 +82,4 @@ func NewBenchstat(w io.Writer) Benchstat { return Benchstat{benchfmt.NewWriter(w
 // Write writes one sample; name is what follows "Benchmark".
 func (b Benchstat) Write(name string, values ...Value) error {
 	return b.w.Write(&benchfmt.Result{Name: benchfmt.Name(name), Iters: 1, Values: values})
-}
-
-// Machine is what the benchmark ran on.
-type Machine struct {
-	Kernel string `json:"kernel"`
-	CPU    string `json:"cpu"`
-	CPUs   int    `json:"cpus"`
-}
-
-// ThisMachine asks the kernel. What it does not say stays empty.
-func ThisMachine() Machine {
-	m := Machine{CPUs: runtime.NumCPU()}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	if fs, err := procfs.NewDefaultFS(); err == nil {
-		if cpus, err := fs.CPUInfo(); err == nil && len(cpus) > 0 {
-			m.CPU = cpus[0].ModelName
-		}
-	}
-	return m
-}
-
-// On is in one line when and on what a run was.
-func (m Machine) On(date time.Time) string {
-	return fmt.Sprintf("%s, Linux %s, %d × %s", date.Format("2006-01-02 15:04 MST"), m.Kernel, m.CPUs, m.CPU)
 }

@@ -1,4 +1,4 @@
-// Package traffic is the benchmark's application and its clients. Both are single
+// Package traffic is the application and the clients of the benchmark and of the soak. Both are single
 // loops over epoll that cost as little as possible, since they share the machine
 // with what is measured. Bytes, ends of streams and peer addresses are checked; see
 // the types reply and checker.
@@ -20,6 +20,15 @@ const (
 	kindDown     = 'D' // a reply, then blocks until the client ends its direction
 	kindEcho     = 'E' // a reply, then the bytes that follow, and their end
 	kindHTTP     = 'G' // "GET …": for wrk
+
+	kindBye        = 'B' // a reply and the server's end
+	kindFirst      = 'F' // a reply and the server's FIN, and only then the client's bytes, and their end
+	kindUpCut      = 'u' // blocks, broken off by the client's reset
+	kindDownCut    = 'd' // a reply, then blocks until the client's reset
+	kindRefuse     = 'X' // the server's reset
+	kindReplyBreak = 'Y' // a reply, then the server's reset
+	kindUpBreak    = 'v' // blocks, broken off by the server's reset
+	kindDownBreak  = 'w' // a reply, then blocks, broken off by the server's reset
 )
 
 // message is a request or a reply. The padding after the fields is always the same,
@@ -112,6 +121,20 @@ func (s *sender) next() (head, body []byte) {
 	}
 	binary.LittleEndian.PutUint64(s.head[:], h)
 	return s.head[pos:], pattern[headerSize:]
+}
+
+// push writes what comes next, not beyond the limit.
+func (s *sender) push(fd int, limit int64) error {
+	room := limit - s.off
+	if room <= 0 {
+		return nil
+	}
+	head, body := s.next()
+	head = head[:min(int64(len(head)), room)]
+	body = body[:min(int64(len(body)), room-int64(len(head)))]
+	n, err := write(fd, head, body)
+	s.off += int64(n)
+	return err
 }
 
 // checker checks the blocks of one stream: each header, and the first and last bytes

@@ -2,27 +2,32 @@ package traffic
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// serveHere starts the application of a test on a port of its own.
-func serveHere(t *testing.T, port int) netip.AddrPort {
+// nextPort is another one for each application: they live as long as the process.
+var nextPort atomic.Int32
+
+// serveHere starts an application and returns how it will end.
+func serveHere(t *testing.T) (target netip.AddrPort, ended <-chan error) {
 	t.Helper()
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- Serve(port, func() { close(ready) }) }()
+	port := 18080 + int(nextPort.Add(1))
+	ready, end := make(chan struct{}), make(chan error, 1)
+	go func() { end <- Serve(port, func() { close(ready) }) }()
 	select {
 	case <-ready:
-	case err := <-ended:
+	case err := <-end:
 		t.Fatal(err)
 	}
-	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port)), end
 }
 
 // TestRun runs every kind of load against the application, without a network
 // between them.
 func TestRun(t *testing.T) {
-	target := serveHere(t, 18080)
+	target, _ := serveHere(t)
 	first := uint64(0)
 	for _, s := range []Spec{
 		{Kind: Up, Conns: 3},
@@ -32,14 +37,19 @@ func TestRun(t *testing.T) {
 		{Kind: Connect, Conns: 4},
 		{Kind: Idle, Conns: 200},
 		{Kind: Echo, Conns: 4},
+		{Kind: Served, Conns: 4, Ports: 50},
+		{Kind: HalfClosed, Conns: 4},
+		{Kind: ClientResets, Conns: 5},
+		{Kind: ServerResets, Conns: 4},
+		{Kind: Slow, Conns: 4},
 	} {
 		s.Target, s.Duration, s.ExactPort, s.First = target, 50*time.Millisecond, true, first
-		s.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
+		s.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")}
 		r, err := Run(s, func() error { return nil })
 		if err != nil {
 			t.Errorf("%s: %v", s.Kind, err)
 		}
-		if s.Kind != Echo && r.Bytes+r.Count == 0 {
+		if r.Bytes+r.Count == 0 || r.Conns < int64(s.Conns) {
 			t.Errorf("%s: nothing done: %+v", s.Kind, r)
 		}
 		if s.Rate > 0 && r.Count != int64(s.Rate*s.Duration.Seconds()) {

@@ -1,4 +1,6 @@
-package figures
+// Package results shows what was measured: tables for the terminal and for documents, and
+// the machine.
+package results
 
 import (
 	"fmt"

@@ -105,6 +105,11 @@ func endWrites(fd int) error {
 	return os.NewSyscallError("shutdown", unix.Shutdown(fd, unix.SHUT_WR))
 }
 
+// breakOff makes the close that follows a reset.
+func breakOff(fd int) error {
+	return os.NewSyscallError("setsockopt SO_LINGER", unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+}
+
 // failed returns nil, EAGAIN as it is, for callers to compare, or an error with the
 // name of the call.
 func failed(call string, errno unix.Errno) error {

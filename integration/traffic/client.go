@@ -1,12 +1,11 @@
 package traffic
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"slices"
-	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,13 +19,20 @@ const (
 	Connect  = "connect"  // connect, one exchange, close
 	Idle     = "idle"     // connect, one exchange, then hold
 	Echo     = "echo"     // every byte compared, half-close
+	Slow     = "slow"     // writers of a byte at a time, readers of little
+
+	// One connection after the other, as Connect; see turns.
+	Served       = "served"        // the server closes first
+	HalfClosed   = "half-closed"   // each side in turn sends its FIN first, and the other goes on
+	ClientResets = "client-resets" // at each stage of a connection in turn
+	ServerResets = "server-resets"
 )
 
 // Spec is one run of a client.
 type Spec struct {
 	Kind     string
 	Target   netip.AddrPort
-	Conns    int // connections; with Connect, how many at a time
+	Conns    int // connections; with Connect and its like, how many at a time
 	Duration time.Duration
 
 	// Rate is requests per second over all connections, each to be sent at
@@ -34,9 +40,12 @@ type Spec struct {
 	// each connection sends a request when the last is answered.
 	Rate float64 `json:",omitempty"`
 
-	Sources   []netip.Addr // the client's addresses, used in turn
-	First     uint64       // which address and port the run begins with: what the last run's Result has as Next
-	ExactPort bool         // the application must see the client's port
+	Sources []netip.Addr  // the client's addresses, used in turn
+	First   uint64        // which address and port the run begins with: what the last run's Result has as Next
+	Grace   time.Duration `json:",omitempty"` // after which no reply is an error; 0: 15 s
+
+	Ports     int  `json:",omitempty"` // how many of the client's ports are used, again and again; 0: all
+	ExactPort bool // the application must see the client's port
 }
 
 // Result is what a run measured.
@@ -44,15 +53,15 @@ type Result struct {
 	Seconds float64
 	CPU     float64 // seconds that all CPUs of the machine together were busy
 	Bytes   int64   // Up, Down
+	Conns   int64   // connections that were opened
 	Count   int64   // requests or connections that were answered
-	Latency Latency // of those
+	Peers   int64   // replies, in each of which the peer that the application saw was compared
+	Others  int64   // of those, in how many it saw another port of the client's address
+	Latency Latency // of those counted
 	Next    uint64
 }
 
-// Latency is in microseconds.
-type Latency struct{ P50, P90, P99, P999, Max float64 }
-
-// grace is the time after the duration before a run fails.
+// grace is the time after the duration before a run fails, unless the Spec has another.
 const grace = 15 * time.Second
 
 // Run is a client. With Idle, hold is called when all connections are open; they are
@@ -65,11 +74,15 @@ func Run(s Spec, hold func() error) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	s.Grace = cmp.Or(s.Grace, grace)
 	c := &client{Spec: s, loop: l, next: s.First, conns: map[int]*conn{}}
 	run := map[string]func() error{
-		Up: c.upload, Down: c.download, Exchange: c.exchange, Connect: c.connects, Echo: c.echo,
+		Up: c.upload, Down: c.download, Exchange: c.exchange, Echo: c.echo, Slow: c.slow,
 		Idle: func() error { return c.idle(hold) },
 	}[s.Kind]
+	if turns := turnsOf[s.Kind]; turns != nil {
+		run = func() error { return c.takeTurns(turns) }
+	}
 	if run == nil {
 		return Result{}, fmt.Errorf("unknown kind of load %q", s.Kind)
 	}
@@ -91,6 +104,8 @@ type client struct {
 	began, end, limit time.Time
 	cpu               float64 // at began
 	latencies         []time.Duration
+	scratch           []byte
+	mu                sync.Mutex // for next and result where connections are goroutines
 	result            Result
 }
 
@@ -105,6 +120,8 @@ type conn struct {
 	due     time.Time // when the request was, or should have been, sent
 	check   checker
 	send    sender
+	turn    turn
+	rest    rest // of an echo
 }
 
 const (
@@ -119,15 +136,26 @@ const (
 func (c *client) source() netip.AddrPort {
 	i := c.next
 	c.next++
-	return netip.AddrPortFrom(c.Sources[i%uint64(len(c.Sources))], uint16(firstPort+i%portCount))
+	ports := uint64(portCount)
+	if c.Ports > 0 {
+		ports = uint64(c.Ports)
+	}
+	return netip.AddrPortFrom(c.Sources[i%uint64(len(c.Sources))], uint16(firstPort+i%ports))
 }
 
-// dial starts to connect.
+// dial starts to connect. A port that is used again may still be in the last word of
+// its last connection (LAST_ACK): then the next one is taken.
 func (c *client) dial() (*conn, error) {
-	n := &conn{local: c.source(), due: time.Now()}
-	var err error
-	if n.fd, err = connect(n.local, c.Target); err != nil {
-		return nil, err
+	var n *conn
+	for tries := 1; ; tries++ {
+		n = &conn{local: c.source(), due: time.Now()}
+		var err error
+		if n.fd, err = connect(n.local, c.Target); err == nil {
+			break
+		}
+		if c.Ports == 0 || tries == c.Ports || !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.EADDRINUSE) {
+			return nil, err
+		}
 	}
 	c.conns[n.fd] = n
 	return n, c.loop.add(n.fd, unix.EPOLLOUT)
@@ -138,13 +166,19 @@ func (c *client) close(n *conn) {
 	closeFD(n.fd)
 }
 
-// start sends the connection's first message when it is connected.
-func (c *client) start(n *conn, kind byte, events uint32) error {
+// established notes that the connection is up and what to wait for next.
+func (c *client) established(n *conn, events uint32) error {
 	if err := connected(n.fd); err != nil {
 		return err
 	}
 	n.up = true
-	if err := c.loop.change(n.fd, events); err != nil {
+	c.result.Conns++
+	return c.loop.change(n.fd, events)
+}
+
+// start sends the connection's first message when it is connected.
+func (c *client) start(n *conn, kind byte, events uint32) error {
+	if err := c.established(n, events); err != nil {
 		return err
 	}
 	return c.ask(n, kind)
@@ -171,7 +205,19 @@ func (c *client) answer(n *conn, received int64) (bool, error) {
 	if n.got += k; n.got < messageSize {
 		return false, nil
 	}
-	return true, checkReply(&n.reply, &n.request, n.local, c.ExactPort, received)
+	return true, c.compare(&n.reply, &n.request, n.local, received)
+}
+
+// compare checks a whole reply, and counts it.
+func (c *client) compare(reply, request *message, local netip.AddrPort, received int64) error {
+	if err := checkReply(reply, request, local, c.ExactPort, received); err != nil {
+		return err
+	}
+	c.result.Peers++
+	if reply.peer().Port() != local.Port() {
+		c.result.Others++
+	}
+	return nil
 }
 
 // startClock starts the measurement.
@@ -179,7 +225,7 @@ func (c *client) startClock() {
 	c.cpu = busy()
 	c.began = time.Now()
 	c.end = c.began.Add(c.Duration)
-	c.limit = c.end.Add(grace)
+	c.limit = c.end.Add(c.Grace)
 }
 
 func (c *client) stopClock() {
@@ -201,14 +247,14 @@ func (c *client) step(next time.Time, handle func(*conn, uint32) error) error {
 		}
 	}
 	if time.Now().After(c.limit) {
-		return fmt.Errorf("%d connections hang: no reply for %v", len(c.conns), grace)
+		return fmt.Errorf("%d connections hang: no reply for %v", len(c.conns), c.Grace)
 	}
 	return nil
 }
 
 // open makes all connections, each with one exchange.
 func (c *client) open() error {
-	c.limit = time.Now().Add(grace)
+	c.limit = time.Now().Add(c.Grace)
 	for begun, ready := 0, 0; ready < c.Conns; {
 		for ; begun < c.Conns && begun-ready < batch; begun++ {
 			if _, err := c.dial(); err != nil {
@@ -230,42 +276,4 @@ func (c *client) open() error {
 		}
 	}
 	return nil
-}
-
-// busy returns how many seconds the machine's CPUs have been busy. It is derived from
-// their idle time, which the kernel measures; busy time it only samples.
-func busy() float64 {
-	text, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0
-	}
-	var cpus, idle float64
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if !strings.HasPrefix(line, "cpu") || len(f) < 9 {
-			break
-		}
-		if f[0] != "cpu" {
-			cpus++
-			continue
-		}
-		for _, i := range []int{4, 5, 8} { // idle, iowait, steal
-			ticks, _ := strconv.ParseFloat(f[i], 64)
-			idle += ticks / 100
-		}
-	}
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now)
-	return cpus*float64(now.Nano())/1e9 - idle
-}
-
-func percentiles(all []time.Duration) Latency {
-	if len(all) == 0 {
-		return Latency{}
-	}
-	slices.Sort(all)
-	at := func(q float64) float64 {
-		return float64(all[int(q*float64(len(all)-1))].Nanoseconds()) / 1e3
-	}
-	return Latency{at(.5), at(.9), at(.99), at(.999), at(1)}
 }

@@ -11,7 +11,8 @@ import (
 )
 
 // Serve is the application: it serves a port over both families until the process
-// ends. ready is called when it listens.
+// ends, or until a client that has already gone was wrong. ready is called when it
+// listens.
 func Serve(port int, ready func()) error {
 	listener, err := listen(port)
 	if err != nil {
@@ -34,9 +35,8 @@ func Serve(port int, ready func()) error {
 		for _, e := range events {
 			if fd := int(e.Fd); fd == listener {
 				err = s.accept(fd)
-			} else if c := s.conns[fd]; c != nil && s.serve(c, e.Events) != nil {
-				delete(s.conns, fd)
-				closeFD(fd)
+			} else if c := s.conns[fd]; c != nil {
+				err = s.handle(c, e.Events)
 			}
 			if err != nil {
 				return err
@@ -59,10 +59,11 @@ type served struct {
 	msg  message
 	got  int // of msg
 
-	check checker // kindUp
+	check checker // of uploads
 	wrong error   // kindUp: what check found
-	send  sender  // kindDown
-	rest  []byte  // kindEcho: read, but not yet written
+	send  sender  // of downloads
+	held  []byte  // kindEcho: read, but not yet written
+	rest  rest    // kindFirst
 }
 
 // batch is how many connections are accepted before running ones get their turn.
@@ -86,6 +87,20 @@ func (s *server) accept(listener int) error {
 	return nil
 }
 
+// handle serves an event and closes the connection at its end.
+func (s *server) handle(c *served, events uint32) error {
+	err := s.serve(c, events)
+	if err == nil {
+		return nil
+	}
+	delete(s.conns, c.fd)
+	closeFD(c.fd)
+	if f := (fault{}); errors.As(err, &f) {
+		return fmt.Errorf("client %s, request %q: %w", c.peer, c.kind, f.error)
+	}
+	return nil
+}
+
 // serve handles an event; any error, io.EOF included, ends the connection.
 func (s *server) serve(c *served, events uint32) error {
 	var err error
@@ -98,6 +113,16 @@ func (s *server) serve(c *served, events uint32) error {
 		err = s.echo(c, events)
 	case kindHTTP:
 		err = s.http(c)
+	case kindFirst:
+		err = s.afterTheEnd(c)
+	case kindUpCut:
+		err = s.cutUpload(c)
+	case kindDownCut:
+		err = s.cutDownload(c, events)
+	case kindUpBreak:
+		err = s.breakUpload(c)
+	case kindDownBreak:
+		err = s.breakDownload(c)
 	default:
 		err = s.exchange(c)
 	}
@@ -125,19 +150,41 @@ func (s *server) exchange(c *served) error {
 		return nil
 	}
 	c.kind, c.got = c.msg[0], 0
+	return s.begin(c)
+}
+
+// begin handles a complete message.
+func (s *server) begin(c *served) error {
 	switch c.kind {
-	case kindUp:
+	case kindUp, kindUpCut, kindUpBreak:
 		return nil
-	case kindDown:
+	case kindRefuse:
+		return s.breakOff(c)
+	case kindDown, kindDownCut:
 		if err := s.loop.change(c.fd, unix.EPOLLIN|unix.EPOLLOUT); err != nil {
 			return err
 		}
-	case kindExchange, kindEcho:
+	case kindDownBreak:
+		if err := s.loop.change(c.fd, unix.EPOLLOUT); err != nil {
+			return err
+		}
+	case kindExchange, kindEcho, kindBye, kindReplyBreak, kindFirst:
 	default:
 		return fmt.Errorf("unknown request %q", c.kind)
 	}
 	reply := newReply(&c.msg, c.peer, 0)
-	return writeMessage(c.fd, &reply)
+	if err := writeMessage(c.fd, &reply); err != nil {
+		return err
+	}
+	switch c.kind {
+	case kindBye:
+		return io.EOF
+	case kindReplyBreak:
+		return s.breakOff(c)
+	case kindFirst:
+		return endWrites(c.fd)
+	}
+	return nil
 }
 
 // receive reads an upload and answers its end with the number of bytes.
@@ -185,7 +232,7 @@ func (s *server) download(c *served, events uint32) error {
 
 // echo buffers the bytes of one read at most, and reads no more until they are sent.
 func (s *server) echo(c *served, events uint32) error {
-	if len(c.rest) == 0 {
+	if len(c.held) == 0 {
 		n, err := read(c.fd, s.scratch)
 		if err != nil {
 			return err
@@ -193,17 +240,17 @@ func (s *server) echo(c *served, events uint32) error {
 		if n == 0 {
 			return io.EOF
 		}
-		c.rest = append(c.rest[:0], s.scratch[:n]...)
+		c.held = append(c.held[:0], s.scratch[:n]...)
 	}
-	n, err := write(c.fd, c.rest, nil)
+	n, err := write(c.fd, c.held, nil)
 	if err != nil && err != unix.EAGAIN {
 		return err
 	}
 	waited := events&unix.EPOLLOUT != 0
-	switch c.rest = c.rest[n:]; {
-	case len(c.rest) > 0 && !waited:
+	switch c.held = c.held[n:]; {
+	case len(c.held) > 0 && !waited:
 		return s.loop.change(c.fd, unix.EPOLLOUT)
-	case len(c.rest) == 0 && waited:
+	case len(c.held) == 0 && waited:
 		return s.loop.change(c.fd, unix.EPOLLIN)
 	}
 	return nil

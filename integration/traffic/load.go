@@ -1,12 +1,6 @@
 package traffic
 
 import (
-	"bytes"
-	"context"
-	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -193,41 +187,6 @@ func (c *client) exchange() error {
 	return nil
 }
 
-// connects makes one connection after the other: connect, one exchange, close.
-func (c *client) connects() error {
-	c.latencies = make([]time.Duration, 0, int(c.Duration.Seconds()*50_000)+1000)
-	c.startClock()
-	for range c.Conns {
-		if _, err := c.dial(); err != nil {
-			return err
-		}
-	}
-	for len(c.conns) > 0 {
-		err := c.step(c.limit, func(n *conn, _ uint32) error {
-			if !n.up {
-				return c.start(n, kindExchange, unix.EPOLLIN)
-			}
-			done, err := c.answer(n, 0)
-			if !done || err != nil {
-				return err
-			}
-			now := time.Now()
-			c.latencies = append(c.latencies, now.Sub(n.due))
-			c.close(n)
-			if now.Before(c.end) {
-				_, err = c.dial()
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	c.stopClock()
-	c.result.Count = int64(len(c.latencies))
-	return nil
-}
-
 // idle holds the connections, then does one exchange on each: none may have been
 // lost.
 func (c *client) idle(hold func() error) error {
@@ -237,7 +196,7 @@ func (c *client) idle(hold func() error) error {
 	if err := hold(); err != nil {
 		return err
 	}
-	c.limit = time.Now().Add(grace)
+	c.limit = time.Now().Add(c.Grace)
 	for _, n := range c.conns {
 		if err := c.ask(n, kindExchange); err != nil {
 			return err
@@ -257,67 +216,4 @@ func (c *client) idle(hold func() error) error {
 		}
 	}
 	return nil
-}
-
-// echoSize is more than all buffers between client and server together.
-const echoSize = 8 << 20
-
-// echo is not measured and so may be simple: it sends random bytes and half-closes;
-// the same bytes and the end of the stream must come back.
-func (c *client) echo() error {
-	ctx, cancel := context.WithTimeout(context.Background(), c.Duration+grace)
-	defer cancel()
-	errs := make(chan error, c.Conns)
-	for i := range c.Conns {
-		local := c.source()
-		size := echoSize / c.Conns * (i + 1) * 2 / (c.Conns + 1)
-		go func() { errs <- c.echoOne(ctx, net.TCPAddrFromAddrPort(local), uint64(i), size) }()
-	}
-	for range c.Conns {
-		if err := <-errs; err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *client) echoOne(ctx context.Context, local *net.TCPAddr, seed uint64, size int) error {
-	dialer := net.Dialer{LocalAddr: local}
-	nc, err := dialer.DialContext(ctx, "tcp", c.Target.String())
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	deadline, _ := ctx.Deadline()
-	_ = nc.SetDeadline(deadline)
-
-	request := newMessage(kindEcho, seed)
-	out := make([]byte, size)
-	_, _ = rand.NewChaCha8([32]byte{byte(seed)}).Read(out)
-	sent := make(chan error, 1)
-	go func() {
-		_, err := nc.Write(request[:])
-		if err == nil {
-			_, err = nc.Write(out)
-		}
-		if err == nil {
-			err = nc.(*net.TCPConn).CloseWrite()
-		}
-		sent <- err
-	}()
-	var reply message
-	if _, err := io.ReadFull(nc, reply[:]); err != nil {
-		return fmt.Errorf("from %s: reply: %w", local, err)
-	}
-	if err := checkReply(&reply, &request, local.AddrPort(), c.ExactPort, 0); err != nil {
-		return err
-	}
-	back, err := io.ReadAll(nc)
-	if err != nil {
-		return fmt.Errorf("from %s: after %d of %d bytes: %w", local, len(back), size, err)
-	}
-	if !bytes.Equal(back, out) {
-		return fmt.Errorf("from %s: sent %d bytes, got %d, and they differ", local, size, len(back))
-	}
-	return <-sent
 }
