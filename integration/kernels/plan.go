@@ -39,6 +39,7 @@ var packages = []struct{ path, tests, elsewhere string }{
 // leftOut are the tests that do not run here, with the reason.
 var leftOut = []struct{ pkg, test, because string }{
 	{"integration", "TestPage", "runs in a browser, for minutes on an emulated processor; the kernel has no part in it"},
+	{"integration", "TestFault(ADD|Accept|Application|Calls|Clock|Killed.*|Log|Memory)", "injects what the kernel answers, or a SIGKILL; the kernel's own faults, in links, addresses, queues and conntrack, are tested"},
 	{"integration", "TestSkew.*", "builds the release before from git's history; it needs no more of the kernel than this one"},
 	{"plugin", "TestNoExec", "asks the go command what the plugin links; the kernel has no part in it"},
 	{"integration", "TestRecipes|TestRecipeByClient|TestPooling|TestFront|TestLoadBalancers", "other proxies use what the sidecar uses of the kernel"},
