@@ -161,6 +161,7 @@ var bigTransfer = lab.Count(10<<20) + 8<<20
 // TestBigTCP: the kernel hands on segments of more than 64 KiB, whose length is
 // not in the IP header.
 func TestBigTCP(t *testing.T) {
+	lab.NeedKernel(t, lab.BigTCP)
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
 		served, _ := p.fileServer(t)
 		var limited bool

@@ -127,7 +127,7 @@ func choice(pkg, only, elsewhere string) (c string) {
 
 // mayLack are the features that a version is known to lack.
 var mayLack = map[string][]lab.Feature{
-	"5.10": {lab.EgressHook, lab.TableOwner, lab.RawMark, lab.MPTCP}, // Debian built it without MPTCP
+	"5.10": {lab.EgressHook, lab.TableOwner, lab.RawMark, lab.BigTCP, lab.MPTCP}, // Debian built it without MPTCP
 	newest: {lab.UDPLite},
 }
 

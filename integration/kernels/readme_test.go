@@ -84,7 +84,7 @@ func TestFloor(t *testing.T) {
 // expected to say so; a list for a kernel that is not run is a mistake.
 func TestEnvironment(t *testing.T) {
 	for version, want := range map[string]string{
-		"5.10": "LAB_MAY_LACK='nft egress hook,nft table owner,SO_MARK with CAP_NET_RAW,MPTCP'\nsource='/src' packet_guard=tc\n",
+		"5.10": "LAB_MAY_LACK='nft egress hook,nft table owner,SO_MARK with CAP_NET_RAW,BIG TCP,MPTCP'\nsource='/src' packet_guard=tc\n",
 		"6.1":  "LAB_MAY_LACK=''\nsource='/src' packet_guard=nft\n",
 		newest: "LAB_MAY_LACK='UDP-Lite'\nsource='/src' packet_guard=nft\n",
 	} {

@@ -1,12 +1,14 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -33,6 +35,9 @@ var (
 	TableOwner = Feature{"nft table owner", nft("add table inet probe { flags owner; }")}
 	// RawMark is that CAP_NET_RAW is enough to mark a socket's packets, since Linux 5.17.
 	RawMark = Feature{"SO_MARK with CAP_NET_RAW", rawMark}
+	// BigTCP is that a link may take segments of more than 64 kB: in IPv6 since Linux 5.19,
+	// in IPv4 since 6.3.
+	BigTCP = Feature{"BIG TCP", bigTCP}
 )
 
 // Lacks begins the text of a test that is skipped for want of a feature; its name and
@@ -142,4 +147,22 @@ func rawMark(t TB) error {
 		return os.NewSyscallError("setsockopt", unix.EPERM)
 	}
 	return nil
+}
+
+// bigTCP probes for segments that the links before it did not take.
+func bigTCP(t TB) error {
+	t.Helper()
+	ns := New(t, "probe")
+	defer ns.Remove()
+	err := ns.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return os.NewSyscallError("gso_max_size", netlink.LinkSetGSOMaxSize(lo, 1<<17))
+	})
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		t.Fatalf("%v", err)
+	}
+	return err
 }
