@@ -22,7 +22,8 @@ const faultMark = "fault: "
 func (f Fault) Report(t interface {
 	Helper()
 	Logf(format string, args ...any)
-}) {
+},
+) {
 	t.Helper()
 	text, _ := json.Marshal(f) // fails for no such type
 	t.Logf("%s%s", faultMark, text)
