@@ -56,6 +56,7 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", r.summary())
 	for _, t := range r.tables() {
+		fmt.Fprintln(&b) // else two tables are one
 		t.Markdown(&b)
 	}
 	return b.String()
