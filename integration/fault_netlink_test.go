@@ -84,6 +84,34 @@ func TestFaultADD(t *testing.T) {
 	})
 }
 
+// TestFaultExplain: explain has no descriptor for one of its sockets, the first, the second
+// and so on. It says so, or does without what it wanted to know; the pod is as before.
+func TestFaultExplain(t *testing.T) {
+	inModes(t, setup{}, func(t *testing.T, p *pod) {
+		whole := rulesOf(p)
+		f := results.Fault{Name: "no descriptors for explain (EMFILE)", What: "reports, which a caller can ask for again"}
+		command := append([]string{bin(t, "tproxy-install"), "explain", "--netns", p.Pod.Path()}, p.asked(t)...)
+		for at := 1; ; at++ {
+			args, count := lab.Injected(t, command, fmt.Sprintf("socket:error=EMFILE:when=%d", at))
+			out, err := p.Node.Try(args...)
+			if count() == 0 {
+				break
+			}
+			f.Injected, f.Of = f.Injected+1, f.Of+1
+			if !strings.Contains(out, "VERDICT") {
+				f.Lost++
+				if err == nil || !strings.Contains(out, unix.EMFILE.Error()) || strings.Contains(out, "goroutine ") {
+					t.Errorf("socket %d: %v\n%s", at, err, out)
+				}
+			}
+			if now := rulesOf(p); now != whole {
+				t.Fatalf("socket %d leaves\n%s", at, now)
+			}
+		}
+		f.Report(t)
+	})
+}
+
 // injected runs our plugin alone under strace, and reports whether the call was hit.
 func (p *pod) injected(t *testing.T, verb, expression string) (out string, hit bool, err error) {
 	t.Helper()
