@@ -148,17 +148,35 @@ func TestRepair(t *testing.T) {
 			if got := plain.Pod.Run("nft", "list", "ruleset"); got != "" {
 				t.Errorf("a pod that did not ask was programmed:\n%s", got)
 			}
+			// What comes and goes with the interface and its addresses is mended, too.
+			late.Pod.Sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1")
+			for i, spoil := range []func(){
+				func() {
+					late.Pod.Run("ip", "link", "set", "eth0", "down")
+					late.Pod.Run("ip", "link", "set", "eth0", "up")
+				},
+				func() {
+					late.Pod.Run("nft", "add element inet tproxy_cni learned4 { 192.0.2.9 }") // had been eth0's
+				},
+			} {
+				spoil()
+				s.want("/metrics", 200, fmt.Sprintf(`tproxy_install_pods_repaired_total{kind="drifted",result="repaired"} %d`, i+1))
+				must(t, intercept.Check(late.Pod.Path(), usual(t, contract.Mode(mode)), podAddresses))
+			}
+
 			log := s.log.String()
 			for _, text := range []string{
 				"programmed a pod that started before the plugin\" pod=test/late",
 				"pod=test/wrong sandbox=id-wrong err=\"annotation tproxy-cni.io/mode",
 				"pod=test/gone",
+				`ipv6 route \"local default dev eth0 table 29808 metric 2048\" is missing`,
+				"set learned4 of table inet tproxy_cni holds 192.0.2.9, which no interface has",
 			} {
 				if !strings.Contains(log, text) {
 					t.Errorf("not in the log: %s", text)
 				}
 			}
-			if strings.Count(log, "pod=test/") != 3 {
+			if strings.Count(log, "pod=test/") != 5 {
 				t.Errorf("lines about other pods:\n%s", log)
 			}
 

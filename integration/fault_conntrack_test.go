@@ -19,8 +19,8 @@ import (
 
 // TestFaultConntrack: the pod's table of connections is full, as after a flood. New clients
 // get no answer, as without a sidecar, until there is room again. Running connections go
-// on, and the kubelet and Prometheus still reach the sidecar, whose metrics say why. In
-// tproxy mode nothing depends on the table.
+// on, and the kubelet and Prometheus still reach the sidecar, whose metrics say why, as do
+// the commands in the pod. In tproxy mode nothing depends on the table.
 func TestFaultConntrack(t *testing.T) {
 	t.Parallel()
 	lab.Need(t, "curl", "nginx", "socat")
@@ -36,8 +36,9 @@ func TestFaultConntrack(t *testing.T) {
 		running = append(running, conn)
 	}
 	limit := atoi(t, strings.TrimSpace(p.Pod.Run("cat", "/proc/sys/net/netfilter/nf_conntrack_max")))
-	const room = 64 // for what asks the sidecar
+	const room = 64 // that comes and goes: what the filler has not taken again
 	table := p.fillConntrack(t, limit-room)
+	full := table.keepFull(t)
 	lab.Eventually(t, "the metrics", func() error {
 		now := p.scrape(t)
 		if now["conntrack_limit"] != float64(limit) || int(now["conntrack_entries"]) < limit-room {
@@ -45,8 +46,6 @@ func TestFaultConntrack(t *testing.T) {
 		}
 		return nil
 	})
-	p.waitReady()
-	full := table.keepFull(t)
 	f := results.Fault{Name: "conntrack's table is full (nat mode)", What: "new connections"}
 	before := p.refusedEntries(t)
 	for range lab.Faults(3) {
@@ -68,10 +67,35 @@ func TestFaultConntrack(t *testing.T) {
 			t.Errorf("a running connection: %v", err)
 		}
 	}
+	p.wantProbes(t)
 	full()
 	table.empty(t)
+	p.wantProbes(t)
+	if tracked := p.Pod.Run("conntrack", "-L", "-p", "tcp"); strings.Contains(tracked, fmt.Sprintf("port=%d ", contract.AdminPort)) {
+		t.Errorf("conntrack has of the health port\n%s", tracked)
+	}
 	p.inFamilies(t, p.wantExact)
 	f.Report(t)
+}
+
+// wantProbes: the health port answers the kubelet and the pod itself, however often.
+func (p *pod) wantProbes(t *testing.T) {
+	t.Helper()
+	for _, f := range p.fams() {
+		for range 10 {
+			for _, from := range []struct {
+				*lab.NS
+				ip string
+			}{{p.Node, f.pod}, {p.Pod, f.lo}} {
+				if out, err := from.Try("curl", "-sSf", "-m", "5", "http://"+addr(from.ip, contract.AdminPort)+"/readyz"); err != nil {
+					t.Errorf("a probe by %s: %v\n%s", f.name, err, out)
+				}
+			}
+		}
+	}
+	if out, err := p.Pod.Try(bin(t, "tproxy-proxy"), "ready"); err != nil {
+		t.Errorf("the startup probe: %v\n%s", err, out)
+	}
 }
 
 // Attributes of linux/netfilter/nfnetlink_conntrack.h, of which package unix has none.

@@ -29,7 +29,7 @@ func TestFaultADD(t *testing.T) {
 	}{
 		{"netlink of ADD is interrupted (EINTR)", []string{"sendto:error=EINTR:when=%d", "recvfrom:error=EINTR:when=%d"}, 3, true},
 		{"netlink of ADD finds no room (ENOBUFS, ENOMEM)", []string{"sendto:error=ENOBUFS:when=%d", "sendmsg:error=ENOMEM:when=%d", "recvfrom:error=ENOBUFS:when=%d", "recvmsg:error=ENOMEM:when=%d"}, 3, true},
-		{"no descriptors for ADD (EMFILE, ENFILE)", []string{"socket:error=EMFILE:when=%d", "openat:error=ENFILE:when=%d"}, 3, false},
+		{"no descriptors for ADD (EMFILE, ENFILE)", []string{"socket:error=EMFILE:when=%d", "openat:error=ENFILE:when=%d"}, 3, true},
 		{"no memory for ADD (mmap: ENOMEM)", []string{"mmap:error=ENOMEM:when=%d+"}, 4, false},
 		{"SIGKILL at each step of ADD", []string{"sendto,sendmsg,write:signal=SIGKILL:when=%d"}, 1, false},
 	}
@@ -81,6 +81,34 @@ func TestFaultADD(t *testing.T) {
 		}
 		p.ours(t, "ADD")
 		p.ours(t, "CHECK")
+	})
+}
+
+// TestFaultExplain: explain has no descriptor for one of its sockets, the first, the second
+// and so on. It says so, or does without what it wanted to know; the pod is as before.
+func TestFaultExplain(t *testing.T) {
+	inModes(t, setup{}, func(t *testing.T, p *pod) {
+		whole := rulesOf(p)
+		f := results.Fault{Name: "no descriptors for explain (EMFILE)", What: "reports, which a caller can ask for again"}
+		command := append([]string{bin(t, "tproxy-install"), "explain", "--netns", p.Pod.Path()}, p.asked(t)...)
+		for at := 1; ; at++ {
+			args, count := lab.Injected(t, command, fmt.Sprintf("socket:error=EMFILE:when=%d", at))
+			out, err := p.Node.Try(args...)
+			if count() == 0 {
+				break
+			}
+			f.Injected, f.Of = f.Injected+1, f.Of+1
+			if !strings.Contains(out, "VERDICT") {
+				f.Lost++
+				if err == nil || !strings.Contains(out, unix.EMFILE.Error()) || strings.Contains(out, "goroutine ") {
+					t.Errorf("socket %d: %v\n%s", at, err, out)
+				}
+			}
+			if now := rulesOf(p); now != whole {
+				t.Fatalf("socket %d leaves\n%s", at, now)
+			}
+		}
+		f.Report(t)
 	})
 }
 

@@ -111,7 +111,7 @@ func withoutState(route string) string {
 
 // TestFaultAddress: the pod gets another address and loses it again. Clients of it are
 // served as themselves while it is there, and not after. In tproxy mode the rules have
-// learned it: CHECK names that, and a repair takes it out.
+// learned it: CHECK names that, and a repair takes it out. Then nobody sends from it.
 func TestFaultAddress(t *testing.T) {
 	lab.Need(t, "curl", "nginx")
 	inModes(t, setup{}, func(t *testing.T, p *pod) {
@@ -147,6 +147,18 @@ func TestFaultAddress(t *testing.T) {
 		}
 		w.wantAsBefore(t)
 		p.wantRepairable(t, "set learned4")
+		for i, fam := range p.fams() {
+			before := p.counters(t)["guard_dropped"]
+			conn, err := p.Pod.Dial("udp", others[i], addr(fam.client, webPort))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = conn.Write([]byte("x"))
+			conn.Close()
+			if p.counters(t)["guard_dropped"] == before {
+				t.Errorf("after a repair a process sends from %s: %v", others[i], err)
+			}
+		}
 		f.Report(t)
 	})
 }

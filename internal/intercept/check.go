@@ -95,7 +95,7 @@ func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) e
 		return err
 	}
 	if !seen.same(now) {
-		if drift, err = p.checkTables(want, required); err != nil {
+		if drift, err = confirmed(func() (Drift, error) { return p.checkTables(want, required) }); err != nil {
 			return err
 		}
 		if others, err = p.others(c); err != nil && !errors.Is(err, errTooMany) {
@@ -146,6 +146,19 @@ func (k *Checker) compare(p *pod, c Config, required []netip.Addr, seen *Seen) e
 		drift = append(drift, others.Error())
 	}
 	return drift
+}
+
+// confirmed is what two readings in a row say, or the last of mostTries. While the kernel
+// commits a transaction it has counted already, it may list some rules twice and others
+// not at all, and does not say that something changed meanwhile.
+func confirmed(read func() (Drift, error)) (drift Drift, err error) {
+	for range mostTries {
+		before := drift
+		if drift, err = read(); err != nil || len(drift) == 0 || slices.Equal(before, drift) {
+			return drift, err
+		}
+	}
+	return drift, nil
 }
 
 // checkTables is the part of Check that reads nftables.

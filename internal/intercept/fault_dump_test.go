@@ -3,6 +3,7 @@ package intercept
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,5 +104,31 @@ func TestFaultChanging(t *testing.T) {
 			f.Injected = int(changes.Load())
 			f.Report(t)
 		})
+	}
+}
+
+// TestConfirmed: what one reading alone finds is not reported, and what each finds is,
+// after two; a pod that differs each time in another way differs.
+func TestConfirmed(t *testing.T) {
+	a, b := Drift{"a"}, Drift{"b"}
+	for _, tt := range []struct {
+		readings []Drift
+		want     Drift
+		reads    int
+	}{
+		{[]Drift{nil}, nil, 1},
+		{[]Drift{a, nil}, nil, 2},
+		{[]Drift{a, a}, a, 2},
+		{[]Drift{a, b, b}, b, 3},
+		{[]Drift{a, b, a, b, a}, a, mostTries},
+	} {
+		reads := 0
+		got, err := confirmed(func() (Drift, error) {
+			reads++
+			return tt.readings[reads-1], nil
+		})
+		if !slices.Equal(got, tt.want) || err != nil || reads != tt.reads {
+			t.Errorf("%v: %v, %v after %d readings", tt.readings, got, err, reads)
+		}
 	}
 }

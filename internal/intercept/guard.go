@@ -30,6 +30,7 @@ func guard(c Config, s sets) []chain {
 					"stops answers of another listener on the sidecar's port",
 					nft(tcp, sport.is(port(c.ProxyPort)), skuid(expr.CmpOpNeq, c.ProxyUID), goTo("usurper")),
 				}.when(nat),
+				rule{"keeps answers of the health endpoint out of conntrack", nft(tcp, sport.is(port(c.AdminPort)), notrack)}.when(nat),
 				{"lets out the pod's IPv4 addresses", nft(ip, saddr4.in(s.own4), accept)},
 				{
 					"keeps processes from forging neighbour discovery",
@@ -77,6 +78,8 @@ func guard(c Config, s sets) []chain {
 				fmt.Sprintf(refusesDial, c.ProxyUID),
 				nft(dialsItself, count(counterLoopRefused), rejectWithReset),
 			},
+			rule{"keeps dials of the health endpoint out of conntrack", nft(tcp, dport.is(port(c.AdminPort)), notrack)}.when(nat),
+			rule{"keeps the answers to them out of conntrack", nft(tcp, sport.is(port(c.AdminPort)), notrack)}.when(nat),
 		}},
 		// Every IPv4 address is local, by the route of table local; "local on
 		// lo" means that no interface has it.

@@ -22,9 +22,21 @@ var (
 // it, and what is exempt from that.
 func inbound(c Config, s sets) []chain {
 	if c.Mode == contract.ModeNAT {
-		return []chain{redirectIn(c), redirected(c, s), exempt(c, s)}
+		return []chain{healthIn(c), redirectIn(c), redirected(c, s), exempt(c, s)}
 	}
 	return []chain{divertIn(c), diverted(c, s), exempt(c, s)}
+}
+
+// healthIn is before conntrack: the kubelet must reach the sidecar when conntrack's table
+// is full, or it would end every connection by a restart.
+func healthIn(c Config) chain {
+	return chain{
+		"health_in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, "",
+		[]rule{{
+			"keeps connections to the health endpoint out of conntrack",
+			nft(iifname(c.Interface), tcp, dport.is(port(c.AdminPort)), fibDaddrIif.local(expr.CmpOpEq), notrack),
+		}},
+	}
 }
 
 // redirectIn looks at SYNs alone: conntrack keeps the rest of a connection, and

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
@@ -21,7 +20,7 @@ var legacyTables = []struct {
 
 // legacyHooks are the namespace's tables of iptables-legacy.
 func (p *pod) legacyHooks() (list []hooked, err error) {
-	err = p.ns.Do(func(ns.NetNS) error {
+	err = p.ns.Do(func() error {
 		for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
 			six := family == nftables.TableFamilyIPv6
 			names, err := xtables.Names(six)
@@ -47,7 +46,7 @@ func (p *pod) legacyHooks() (list []hooked, err error) {
 
 // hasLegacy reports whether the namespace has any of them.
 func (p *pod) hasLegacy() (has bool, err error) {
-	err = p.ns.Do(func(ns.NetNS) error {
+	err = p.ns.Do(func() error {
 		for _, six := range []bool{false, true} {
 			names, err := xtables.Names(six)
 			if err != nil {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
 	mnl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
@@ -18,7 +17,7 @@ import (
 
 // pod is an open network namespace with handles on it.
 type pod struct {
-	ns    ns.NetNS
+	ns    *NetNS
 	link  *netlink.Handle
 	raw   *mnl.Conn      // nftables, in messages
 	rules *mnl.Conn      // rtnetlink, in messages; see rtnetlink
@@ -33,7 +32,7 @@ type pod struct {
 func open(path string) (p *pod, err error) {
 	opened := &pod{} // p is nil after a return with an error
 	p = opened
-	if p.ns, err = getNS(path); err != nil {
+	if p.ns, err = OpenNetNS(path); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -66,33 +65,18 @@ func (p *pod) dial() error {
 	if p.raw != nil {
 		_ = p.raw.Close()
 	}
-	raw, err := opened(func() (*mnl.Conn, error) { return mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: int(p.ns.Fd())}) })
+	raw, err := mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: p.ns.Fd()})
 	if err == nil {
 		p.raw = raw
 	}
 	return err
 }
 
-// opened opens a netlink connection in another namespace. Where socket(2) fails for want of
-// descriptors or memory, mdlayher/socket (v0.5.1, withNetNS) loses the error and goes on
-// without a connection; the panic to which that leads is made an error again. EAGAIN: a
-// later try may succeed.
-func opened[T any](open func() (T, error)) (conn T, err error) {
-	defer func() {
-		if recover() != nil {
-			err = fmt.Errorf("no socket, for want of descriptors or memory: %w", unix.EAGAIN)
-		}
-	}()
-	return open()
-}
-
 // library opens the library's connection, which Apply and Remove do without:
 // each costs a thread that enters the namespace.
 func (p *pod) library() (nft *nftables.Conn, err error) {
 	if p.nft == nil {
-		p.nft, err = opened(func() (*nftables.Conn, error) {
-			return nftables.New(nftables.WithNetNSFd(int(p.ns.Fd())), nftables.AsLasting())
-		})
+		p.nft, err = nftables.New(nftables.WithNetNSFd(p.ns.Fd()), nftables.AsLasting())
 	}
 	return p.nft, wrap("open nftables", err)
 }
@@ -100,7 +84,7 @@ func (p *pod) library() (nft *nftables.Conn, err error) {
 // rtnetlink is the connection for rules.
 func (p *pod) rtnetlink() (_ *mnl.Conn, err error) {
 	if p.rules == nil {
-		p.rules, err = opened(func() (*mnl.Conn, error) { return mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())}) })
+		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: p.ns.Fd()})
 	}
 	return p.rules, wrap("open rtnetlink", err)
 }

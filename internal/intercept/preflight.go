@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 
-	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -91,7 +90,7 @@ func (p *pod) preflightTC(ifname string) Guarded {
 // of a kernel without IPv6. Its error is a NoNetNS, or the kernel's. It needs
 // CAP_SYS_ADMIN to enter a namespace that is not the caller's, and nothing else.
 func WrongSysctls(path string) (wrong []string, err error) {
-	pod, err := getNS(path)
+	pod, err := OpenNetNS(path)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +104,8 @@ func WrongSysctls(path string) (wrong []string, err error) {
 	return wrong, err
 }
 
-func absentSysctls(pod ns.NetNS) (absent []string, err error) {
-	err = pod.Do(func(ns.NetNS) error {
+func absentSysctls(pod *NetNS) (absent []string, err error) {
+	err = pod.Do(func() error {
 		for _, s := range sysctls {
 			_, err := os.Stat(sysctlDir + s.key)
 			if errors.Is(err, os.ErrNotExist) {
