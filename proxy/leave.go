@@ -12,14 +12,14 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 )
 
-// leavePatience bounds the wait for the admin port to pause: it may be short of descriptors
+// adminPatience bounds the wait for the admin port to pause: it may be short of descriptors
 // for a second.
-const leavePatience = 2 * time.Second
+const adminPatience = 2 * time.Second
 
 // leave gives everything to the holder at a unix socket, and ends the process. It returns
 // if there is none or it does not take it: then nothing has changed.
 func (p *proxy) leave(path string) {
-	ctx, stop := context.WithTimeout(context.Background(), leavePatience)
+	ctx, stop := context.WithTimeout(context.Background(), adminPatience)
 	defer stop()
 	if !p.adminPort.Pause(ctx) {
 		return // it is not served any more, of which the log has the reason

@@ -79,7 +79,8 @@ func runSidecar(args []string, getenv func(string) string, stdout, stderr io.Wri
 // serve opens the listeners, or takes them over with all connections, and serves until ctx
 // ends and the connections have.
 func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c config, from predecessor) error {
-	signals := make(chan os.Signal, 1)
+	signals, ending := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(ending, unix.SIGTERM, unix.SIGINT)
 	signal.Notify(signals, unix.SIGUSR2)
 	files, err := raiseNoFile()
 	if err != nil {
@@ -105,7 +106,7 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 	if err != nil {
 		return err
 	}
-	p.level = level
+	p.level, p.ending = level, ending
 	for _, l := range p.loops {
 		l.conns.sweep = sweep{logOpen: c.logOpen, halfClosed: c.half}
 	}

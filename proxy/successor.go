@@ -8,6 +8,10 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/proxy/handover"
 )
 
+// errUnserved is of an admin port that has failed, or is short of descriptors for so long
+// that it does not come to rest.
+var errUnserved = errors.New("the admin port does not pause")
+
 // handOver makes this process the program that is now where it was started from: it goes
 // on with every connection. If that program cannot, this one goes on and logs why.
 func (p *proxy) handOver(ctx context.Context) {
@@ -18,6 +22,9 @@ func (p *proxy) handOver(ctx context.Context) {
 	}
 	if err == nil {
 		err = p.become(ctx, next)
+	}
+	if errors.Is(err, context.Canceled) {
+		<-ctx.Done() // it ends with the line of the log that says so
 	}
 	if ctx.Err() != nil {
 		return // the drain says so
@@ -45,8 +52,10 @@ func (p *proxy) try(ctx context.Context, next handover.Program) error {
 
 // become returns only if it fails.
 func (p *proxy) become(ctx context.Context, next handover.Program) error {
-	if !p.adminPort.Pause(ctx) {
-		return ctx.Err()
+	patience, stop := context.WithTimeout(ctx, adminPatience)
+	defer stop()
+	if !p.adminPort.Pause(patience) {
+		return errUnserved
 	}
 	defer p.adminPort.Resume()
 	flushed := p.accesslog.Flush() // not while the loops stand still: it may take a second
@@ -59,7 +68,7 @@ func (p *proxy) become(ctx context.Context, next handover.Program) error {
 			return err
 		}
 		defer d.Close()
-		err = d.Become(ctx, next)
+		err = d.Become(p.ending, next)
 		_, limit := raiseNoFile()
 		return errors.Join(err, limit)
 	})
