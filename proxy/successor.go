@@ -3,10 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/proxy/handover"
 )
+
+// adminPatience bounds the wait for the admin port to pause: it may be short of descriptors
+// for a second.
+const adminPatience = 2 * time.Second
 
 // errUnserved is of an admin port that has failed, or is short of descriptors for so long
 // that it does not come to rest.
@@ -52,6 +57,16 @@ func (p *proxy) try(ctx context.Context, next handover.Program) error {
 
 // become returns only if it fails.
 func (p *proxy) become(ctx context.Context, next handover.Program) error {
+	return p.atRest(ctx, func(d *handover.Document) error {
+		err := d.Become(p.ending, next)
+		_, limit := raiseNoFile()
+		return errors.Join(err, limit)
+	})
+}
+
+// atRest calls f with all that there is, while nothing changes: the admin port pauses, what
+// can be logged is, and the loops stand still. The error may be f's.
+func (p *proxy) atRest(ctx context.Context, f func(*handover.Document) error) error {
 	patience, stop := context.WithTimeout(ctx, adminPatience)
 	defer stop()
 	if !p.adminPort.Pause(patience) {
@@ -68,8 +83,6 @@ func (p *proxy) become(ctx context.Context, next handover.Program) error {
 			return err
 		}
 		defer d.Close()
-		err = d.Become(p.ending, next)
-		_, limit := raiseNoFile()
-		return errors.Join(err, limit)
+		return f(d)
 	})
 }
