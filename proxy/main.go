@@ -107,17 +107,8 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 		return err
 	}
 	p.level, p.ending = level, ending
-	for _, l := range p.loops {
-		l.conns.sweep = sweep{logOpen: c.logOpen, halfClosed: c.half}
-	}
-	p.admin, p.adminLn, p.adminPort = sock.AddrPort(ln.admin.Addr()), ln.admin, p.adminServer(ln.admin)
-	p.trusted = c.trusted
-	if ln.front != nil {
-		defer ln.front.Remove()
-		p.front, p.fronts = ln.front, fronts{uidsFor(uint32(c.front.uid)), c.front.to}
-		if err := p.listen(ln.front.FD); err != nil {
-			return err
-		}
+	if err := p.configure(c, ln); err != nil {
+		return err
 	}
 	listening := func() {
 		if c.trusted.all() {
@@ -130,6 +121,9 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 		listening()
 	} else if err := p.succeed(from, listening); err != nil {
 		return err
+	}
+	if ln.front != nil {
+		defer ln.front.Remove() // not before: a holder may still have it
 	}
 	adminCtx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -144,4 +138,19 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 	}
 	p.serve(ctx, kill, c.drain, next)
 	return nil
+}
+
+// configure applies the settings, and has the proxy serve the listeners that newProxy does
+// not know.
+func (p *proxy) configure(c config, ln listeners) error {
+	for _, l := range p.loops {
+		l.conns.sweep = sweep{logOpen: c.logOpen, halfClosed: c.half}
+	}
+	p.admin, p.adminLn, p.adminPort = sock.AddrPort(ln.admin.Addr()), ln.admin, p.adminServer(ln.admin)
+	p.trusted = c.trusted
+	if ln.front == nil {
+		return nil
+	}
+	p.front, p.fronts = ln.front, fronts{uidsFor(uint32(c.front.uid)), c.front.to}
+	return p.listen(ln.front.FD)
 }
