@@ -102,7 +102,7 @@ func constants(files map[string]*ast.File) texts {
 var speakers = map[string]int{
 	"errors.New": 0, "fmt.Errorf": 0, "types.NewError": 1,
 	"log.Warn": 0, "log.Error": 0, "Warn": 0, "Error": 0, // the last two for logger().Warn
-	"l.Warn": 0, // of proxy/accesslog
+	"l.Warn": 0, // of package accesslog
 	"fault":  1, // of packages probe and intercept
 	"wrap":   0, // of package intercept
 }

@@ -61,10 +61,7 @@ func TestFaultKilledADD(t *testing.T) {
 				continue
 			}
 			f.Injected++
-			if now := rulesOf(p); now != "" && now != whole {
-				f.Lost++
-				t.Errorf("half of the rules are there:\n%s", now)
-			}
+			wantWholeOrNone(t, p, whole, &f)
 			if f.Injected%2 == 0 {
 				p.ours(t, "ADD")
 				p.ours(t, "CHECK")
@@ -81,6 +78,15 @@ func TestFaultKilledADD(t *testing.T) {
 		f.Of = f.Injected
 		f.Report(t)
 	})
+}
+
+// wantWholeOrNone: the rules are as an ADD makes them, or absent.
+func wantWholeOrNone(t *testing.T, p *pod, whole string, f *results.Fault) {
+	t.Helper()
+	if now := rulesOf(p); now != "" && now != whole {
+		f.Lost++
+		t.Errorf("half of the rules are there:\n%s", now)
+	}
 }
 
 // rulesOf is the pod's ruleset without what it has counted.
@@ -103,10 +109,7 @@ func TestFaultKilledDEL(t *testing.T) {
 				continue
 			}
 			f.Injected++
-			if now := rulesOf(p); now != "" && now != whole {
-				f.Lost++
-				t.Errorf("half of the rules are there:\n%s", now)
-			}
+			wantWholeOrNone(t, p, whole, &f)
 			if f.Injected%2 == 0 {
 				p.ours(t, "ADD")
 				p.ours(t, "CHECK")

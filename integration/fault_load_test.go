@@ -69,7 +69,7 @@ func TestFaultQueue(t *testing.T) {
 		w := p.watch(t)
 		f := results.Fault{Name: "the sidecar's accept queue overflows", What: "connections"}
 		for range lab.Faults(1) {
-			before := p.scrape(t)
+			before, dropsBefore := p.scrape(t), counter(t, p.Pod, "TcpExtListenDrops")
 			p.sidecar.Signal(syscall.SIGSTOP)
 			var clients []*lab.Proc
 			for range 8 {
@@ -78,8 +78,8 @@ func TestFaultQueue(t *testing.T) {
 				}
 			}
 			lab.Eventually(t, "the kernel turns clients away", func() error {
-				if n := counter(t, p.Pod, "TcpExtListenDrops"); n == 0 {
-					return fmt.Errorf("%d", n)
+				if counter(t, p.Pod, "TcpExtListenDrops") == dropsBefore {
+					return fmt.Errorf("still %d", dropsBefore)
 				}
 				return nil
 			})
@@ -91,7 +91,7 @@ func TestFaultQueue(t *testing.T) {
 			}
 			now := p.scrape(t)
 			dropped := int(now["listen_drops_total"] - before["listen_drops_total"])
-			if kernel := counter(t, p.Pod, "TcpExtListenDrops"); dropped == 0 || kernel < dropped {
+			if kernel := counter(t, p.Pod, "TcpExtListenDrops") - dropsBefore; dropped == 0 || kernel < dropped {
 				t.Errorf("the metric says %d, the kernel %d", dropped, kernel)
 			}
 			f.Injected += dropped

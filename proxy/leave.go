@@ -5,36 +5,17 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
+	"github.com/tproxy-cni/tproxy-cni/proxy/handover"
 )
-
-// leavePatience bounds the wait for the admin port to pause: it may be short of descriptors
-// for a second.
-const leavePatience = 2 * time.Second
 
 // leave gives everything to the holder at a unix socket, and ends the process. It returns
 // if there is none or it does not take it: then nothing has changed.
 func (p *proxy) leave(path string) {
-	ctx, stop := context.WithTimeout(context.Background(), leavePatience)
-	defer stop()
-	if !p.adminPort.Pause(ctx) {
-		return // it is not served any more, of which the log has the reason
-	}
-	defer p.adminPort.Resume()
-	flushed := p.accesslog.Flush()
-	err := p.still.during(len(p.loops), p.wakeLoops, func() error {
-		if flushed {
-			p.accesslog.Flush() // what has come since
-		}
-		d, err := p.writeDown()
-		if err != nil {
-			return err
-		}
-		defer d.Close()
+	err := p.atRest(context.Background(), func(d *handover.Document) error {
 		if err := d.Keep(path); err != nil {
 			return err
 		}

@@ -79,7 +79,8 @@ func runSidecar(args []string, getenv func(string) string, stdout, stderr io.Wri
 // serve opens the listeners, or takes them over with all connections, and serves until ctx
 // ends and the connections have.
 func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c config, from predecessor) error {
-	signals := make(chan os.Signal, 1)
+	signals, ending := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(ending, unix.SIGTERM, unix.SIGINT)
 	signal.Notify(signals, unix.SIGUSR2)
 	files, err := raiseNoFile()
 	if err != nil {
@@ -105,18 +106,9 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 	if err != nil {
 		return err
 	}
-	p.level = level
-	for _, l := range p.loops {
-		l.conns.sweep = sweep{logOpen: c.logOpen, halfClosed: c.half}
-	}
-	p.admin, p.adminLn, p.adminPort = sock.AddrPort(ln.admin.Addr()), ln.admin, p.adminServer(ln.admin)
-	p.trusted = c.trusted
-	if ln.front != nil {
-		defer ln.front.Remove()
-		p.front, p.fronts = ln.front, fronts{uidsFor(uint32(c.front.uid)), c.front.to}
-		if err := p.listen(ln.front.FD); err != nil {
-			return err
-		}
+	p.level, p.ending = level, ending
+	if err := p.configure(c, ln); err != nil {
+		return err
 	}
 	listening := func() {
 		if c.trusted.all() {
@@ -129,6 +121,9 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 		listening()
 	} else if err := p.succeed(from, listening); err != nil {
 		return err
+	}
+	if ln.front != nil {
+		defer ln.front.Remove() // not before: a holder may still have it
 	}
 	adminCtx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -143,4 +138,19 @@ func serve(ctx, kill context.Context, log *slog.Logger, level *slog.LevelVar, c 
 	}
 	p.serve(ctx, kill, c.drain, next)
 	return nil
+}
+
+// configure applies the settings, and has the proxy serve the listeners that newProxy does
+// not know.
+func (p *proxy) configure(c config, ln listeners) error {
+	for _, l := range p.loops {
+		l.conns.sweep = sweep{logOpen: c.logOpen, halfClosed: c.half}
+	}
+	p.admin, p.adminLn, p.adminPort = sock.AddrPort(ln.admin.Addr()), ln.admin, p.adminServer(ln.admin)
+	p.trusted = c.trusted
+	if ln.front == nil {
+		return nil
+	}
+	p.front, p.fronts = ln.front, fronts{uidsFor(uint32(c.front.uid)), c.front.to}
+	return p.listen(ln.front.FD)
 }

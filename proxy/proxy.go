@@ -31,6 +31,7 @@ type proxy struct {
 	adminLn   *net.TCPListener
 	adminPort *adminhttp.Server
 	front     *sock.UnixListener // for other proxies of the pod; nil: none
+	ending    <-chan os.Signal   // has the first SIGTERM or SIGINT, which nobody takes out
 
 	pod     probe.Pod
 	checked chan struct{} // closed when status is first known

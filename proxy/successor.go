@@ -3,10 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/drain"
 	"github.com/tproxy-cni/tproxy-cni/proxy/handover"
 )
+
+// adminPatience bounds the wait for the admin port to pause: it may be short of descriptors
+// for a second.
+const adminPatience = 2 * time.Second
+
+// errUnserved is of an admin port that has failed, or is short of descriptors for so long
+// that it does not come to rest.
+var errUnserved = errors.New("the admin port does not pause")
 
 // handOver makes this process the program that is now where it was started from: it goes
 // on with every connection. If that program cannot, this one goes on and logs why.
@@ -18,6 +27,9 @@ func (p *proxy) handOver(ctx context.Context) {
 	}
 	if err == nil {
 		err = p.become(ctx, next)
+	}
+	if errors.Is(err, context.Canceled) {
+		<-ctx.Done() // it ends with the line of the log that says so
 	}
 	if ctx.Err() != nil {
 		return // the drain says so
@@ -45,8 +57,20 @@ func (p *proxy) try(ctx context.Context, next handover.Program) error {
 
 // become returns only if it fails.
 func (p *proxy) become(ctx context.Context, next handover.Program) error {
-	if !p.adminPort.Pause(ctx) {
-		return ctx.Err()
+	return p.atRest(ctx, func(d *handover.Document) error {
+		err := d.Become(p.ending, next)
+		_, limit := raiseNoFile()
+		return errors.Join(err, limit)
+	})
+}
+
+// atRest calls f with all that there is, while nothing changes: the admin port pauses, what
+// can be logged is, and the loops stand still. The error may be f's.
+func (p *proxy) atRest(ctx context.Context, f func(*handover.Document) error) error {
+	patience, stop := context.WithTimeout(ctx, adminPatience)
+	defer stop()
+	if !p.adminPort.Pause(patience) {
+		return errUnserved
 	}
 	defer p.adminPort.Resume()
 	flushed := p.accesslog.Flush() // not while the loops stand still: it may take a second
@@ -59,8 +83,6 @@ func (p *proxy) become(ctx context.Context, next handover.Program) error {
 			return err
 		}
 		defer d.Close()
-		err = d.Become(ctx, next)
-		_, limit := raiseNoFile()
-		return errors.Join(err, limit)
+		return f(d)
 	})
 }

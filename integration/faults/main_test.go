@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -73,6 +74,39 @@ func TestWrong(t *testing.T) {
 		}
 		if text, err := os.ReadFile(page); err != nil || string(text) != old {
 			t.Errorf("%q: the page is %q (%v)", in, text, err)
+		}
+	}
+}
+
+// TestNames: each test that make faults names is there, in a package that it runs: a
+// pattern that matches nothing passes.
+func TestNames(t *testing.T) {
+	text, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`(?m)^FAULTY_TESTS := \^\(TestFault\.\*\|(.+)\)\$\$$`).FindStringSubmatch(string(text))
+	packages := regexp.MustCompile(`-run '\$\(FAULTY_TESTS\)' (.*) \|`).FindStringSubmatch(string(text))
+	if names == nil || packages == nil {
+		t.Fatal("the Makefile does not say which tests make faults runs")
+	}
+	code := ""
+	for _, dir := range strings.Fields(packages[1]) {
+		files, err := filepath.Glob(filepath.Join("../..", dir, "*_test.go"))
+		if err != nil || len(files) == 0 {
+			t.Errorf("%s has no tests: %v", dir, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			code += string(text)
+		}
+	}
+	for _, name := range strings.Split(names[1], "|") {
+		if !strings.Contains(code, "\nfunc "+name+"(t *testing.T) {") {
+			t.Errorf("no test is called %s", name)
 		}
 	}
 }

@@ -38,13 +38,17 @@ func (r *report) faults() (all []string) {
 	return all
 }
 
-// write shows the report on w and leaves it as a file.
+// write shows the report on w and, if all is as it should be, leaves it as a file for a
+// page; the error says what is not.
 func (r *report) write(w io.Writer, dir string) error {
 	fmt.Fprintf(w, "\n%s\n", r.summary())
 	for _, t := range r.tables() {
 		if err := t.Text(w); err != nil {
 			return err
 		}
+	}
+	if faults := r.faults(); len(faults) > 0 {
+		return fmt.Errorf("%d figures are not as they should be:\n%s", len(faults), strings.Join(faults, "\n"))
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -56,7 +60,7 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", r.summary())
 	for _, t := range r.tables() {
-		fmt.Fprintln(&b) // else two tables are one
+		fmt.Fprintln(&b) // or it would be a part of what is above
 		t.Markdown(&b)
 	}
 	return b.String()

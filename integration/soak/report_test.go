@@ -79,6 +79,24 @@ func TestInsert(t *testing.T) {
 	}
 }
 
+// TestWrite: only of a run in which all is as it should be there is a report for the page.
+func TestWrite(t *testing.T) {
+	good, bad := example(), example()
+	bad.after[0].metrics["spoof_total{none}"]++
+	for _, r := range []*report{good, bad} {
+		dir := t.TempDir()
+		var out strings.Builder
+		err := r.write(&out, dir)
+		text, rerr := os.ReadFile(filepath.Join(dir, reportName))
+		if (err == nil) != (r == good) || (rerr == nil) != (r == good) || out.Len() == 0 {
+			t.Errorf("printed %d bytes, left %d: %v, %v", out.Len(), len(text), err, rerr)
+		}
+		if r == good && (string(text) != r.markdown() || strings.Count(string(text), "\n\n| ") != 2) {
+			t.Errorf("tables without a blank line before them:\n%s", text)
+		}
+	}
+}
+
 // TestFaults: each figure that is not as it should be is named, and nothing else.
 func TestFaults(t *testing.T) {
 	if faults := example().faults(); len(faults) > 0 {

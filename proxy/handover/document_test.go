@@ -185,12 +185,16 @@ func TestBecomeFails(t *testing.T) {
 	d := write(t, &State{Format: Format, Admin: Listener{FD: int32(r.Fd())}, Listeners: []Listener{{FD: int32(w.Fd())}}})
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := d.Become(t.Context(), Program{Path: "/nowhere", Args: []string{"x"}}); !errors.Is(err, unix.ENOENT) {
+	ending := make(chan os.Signal, 1)
+	if err := d.Become(ending, Program{Path: "/nowhere", Args: []string{"x"}}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("%v, want %v", err, unix.ENOENT)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	stop()
-	if err := d.Become(ctx, Program{Path: "/bin/true", Args: []string{"true"}}); !errors.Is(err, context.Canceled) {
+	ending <- unix.SIGTERM
+	fails := Program{Path: "/bin/false", Args: []string{"false"}} // and with it this test
+	if fails.file, err = os.Stat(fails.Path); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Become(ending, fails); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 	for _, fd := range d.fds {

@@ -37,7 +37,7 @@ func (h *Held) Close(reset bool) {
 }
 
 // Keep gives the document and its descriptors to the holder at a unix socket. After an
-// error it has none of them, unless it was only its last word that got lost.
+// error it has none of them.
 func (d *Document) Keep(path string) error {
 	p, err := visit(path)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -214,6 +215,48 @@ func TestHeldEnd(t *testing.T) {
 		}
 		unix.Close(int(*fd))
 	}
+}
+
+// TestHeldLate: when a holder says at the last moment that it has everything, the sidecar
+// takes its word. After that moment the holder cannot say it any more, and gives up what it
+// has: if both had the connections, the next sidecar would send bytes a second time.
+func TestHeldLate(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		sidecar, holder := peers(t)
+		if !late {
+			if err := holder.send("kept"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sidecar.kept(time.Now().Add(-time.Second)); (err == nil) == late {
+			t.Errorf("late %t: the sidecar gets %v", late, err)
+		}
+		if late {
+			if err := holder.send("kept"); !errors.Is(err, unix.EPIPE) {
+				t.Errorf("too late: the holder gets %v, want %v", err, unix.EPIPE)
+			}
+		}
+	}
+}
+
+// peers are the two ends of a connection.
+func peers(t *testing.T) (a, b peer) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range []*peer{&a, &b} {
+		file := os.NewFile(uintptr(fds[i]), "peer")
+		conn, err := net.FileConn(file)
+		file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		*p = peer{conn.(*net.UnixConn), peerPatience}
+	}
+	return a, b
 }
 
 // open is how many descriptors this process has.

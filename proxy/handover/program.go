@@ -9,6 +9,7 @@ import (
 	"math/bits"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -119,9 +120,10 @@ func signals(all ...unix.Signal) (set unix.Sigset_t) {
 
 // Become replaces this program by another, which inherits the document and all that it
 // names. It returns only if that fails, if there is another by now than the one that was
-// found, or if ctx has ended, and then nothing has changed but the limit of open files,
-// which is what the process began with.
-func (d *Document) Become(ctx context.Context, p Program) error {
+// found, or with context.Canceled if this one has to end, and then nothing has changed but
+// the limit of open files, which is what the process began with. ending gets SIGTERM and
+// SIGINT and has room for one; Become only looks at it.
+func (d *Document) Become(ending <-chan os.Signal, p Program) error {
 	fds := append([]int{int(d.file.Fd())}, d.fds...)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -136,14 +138,22 @@ func (d *Document) Become(ctx context.Context, p Program) error {
 			return fmt.Errorf("descriptor %d: %w", fd, os.NewSyscallError("fcntl F_SETFD", err))
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err // of a signal that came before it was blocked
-	}
 	if err := p.unchanged(); err != nil {
 		return err
 	}
+	if delivered(); len(ending) > 0 {
+		return context.Canceled // a signal that came before it was blocked
+	}
 	env := append(p.Env, fmt.Sprintf("%s=take %d %d", variable, fds[0], os.Getpid()))
 	return &os.PathError{Op: "exec", Path: p.Path, Err: unix.Exec(p.Path, p.Args, env)}
+}
+
+// delivered returns once all signals that have come are in the channels that wait for
+// them, as Stop does by what it promises.
+func delivered() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGUSR2)
+	signal.Stop(c)
 }
 
 // keepPrivate keeps descriptors from programs that this one starts.
