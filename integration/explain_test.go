@@ -128,11 +128,11 @@ func TestExplain(t *testing.T) {
 				p.Pod.Run("nft", `add table inet fw; add chain inet fw in { type filter hook prerouting priority -200; }; add rule inet fw in iifname "eth0" tcp dport 8080 drop`)
 			}},
 			{"the application is stopped and its queue full", "application_full", "queue on port 8080 is full", nil, func(t *testing.T) {
-				server.Signal(syscall.SIGSTOP)
+				server.Halt()
 				p.fill(t, 8080, 4)
 			}},
 			{"the sidecar is stopped and its queue full", "sidecar_full", "its queue is full", nil, func(t *testing.T) {
-				p.sidecar.Signal(syscall.SIGSTOP)
+				p.sidecar.Halt()
 				p.fill(t, contract.ProxyPort, 4)
 			}},
 			{"the sidecar is down", "no_sidecar", "clients are refused", nil, func(*testing.T) { p.sidecar.Kill() }},

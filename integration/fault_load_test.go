@@ -70,7 +70,7 @@ func TestFaultQueue(t *testing.T) {
 		f := results.Fault{Name: "the sidecar's accept queue overflows", What: "connections"}
 		for range lab.Faults(1) {
 			before, dropsBefore := p.scrape(t), counter(t, p.Pod, "TcpExtListenDrops")
-			p.sidecar.Signal(syscall.SIGSTOP)
+			p.sidecar.Halt()
 			var clients []*lab.Proc
 			for range 8 {
 				for _, fam := range p.fams() {

@@ -135,7 +135,7 @@ func (p *pod) countedQueue(t *testing.T, f family) {
 	const port, backlog = 9001, 2
 	server := p.Pod.StartAs(app, "socat", fmt.Sprintf("TCP6-LISTEN:%d,ipv6only=0,fork,reuseaddr,backlog=%d", port, backlog), "PIPE").WaitListen(port)
 	before := p.scrape(t)
-	server.Signal(syscall.SIGSTOP)
+	server.Halt()
 	var clients []net.Conn
 	for range backlog + 3 { // the kernel queues one more than backlog
 		clients = append(clients, p.dial(t, f, port))

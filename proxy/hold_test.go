@@ -193,7 +193,7 @@ func TestHoldStuck(t *testing.T) {
 	p.start(flag)
 	p.waitReady()
 	client, application := p.pair(t, ip6)
-	h.Signal(unix.SIGSTOP)
+	h.Halt()
 	p.sidecar.Signal(unix.SIGTERM)
 	p.sidecar.WaitLog("the holder does not take the connections: draining")
 	move(t, client, application, 1<<20)

@@ -113,7 +113,7 @@ func TestDrainTimeout(t *testing.T) {
 func TestLastCall(t *testing.T) {
 	inModesStarted(t, []string{"--drain", "10m"}, func(t *testing.T, p *pod) {
 		a := p.listen(t, 0).echo()
-		p.sidecar.Signal(syscall.SIGSTOP)
+		p.sidecar.Halt()
 		var clients []*net.TCPConn
 		for range 100 {
 			clients = append(clients, p.dial(t, ip4, a.port))

@@ -2,8 +2,11 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -120,6 +123,21 @@ func (p *Proc) Signal(sig syscall.Signal) { _ = p.cmd.Process.Signal(sig) }
 
 // Done is closed when the program has ended.
 func (p *Proc) Done() <-chan struct{} { return p.done }
+
+// Halt stops the program with SIGSTOP, and returns when each of its threads stands still.
+func (p *Proc) Halt() {
+	p.t.Helper()
+	p.Signal(syscall.SIGSTOP)
+	p.waitFor("it stands still", func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid()))
+		for _, path := range threads {
+			if stat, rerr := os.ReadFile(path); rerr == nil && !strings.Contains(string(stat), ") T ") {
+				err = errors.New(string(stat))
+			}
+		}
+		return err
+	})
+}
 
 // Kill ends the program with SIGKILL and waits for its end.
 func (p *Proc) Kill() {
