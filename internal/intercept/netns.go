@@ -6,75 +6,24 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sync/errgroup"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
-// NetNS is an open network namespace. The one that this process is in, as an init
-// container is in its pod's, is never entered, because setns(2) needs CAP_SYS_ADMIN even
+// ownNS is the namespace that this process is in, as an init container is in
+// its pod's. It is never entered, because setns(2) needs CAP_SYS_ADMIN even
 // where it would change nothing; so CAP_NET_ADMIN is enough to program it.
-type NetNS struct {
-	file *os.File
-	own  bool
-}
+type ownNS struct{ ns.NetNS }
 
-// OpenNetNS opens the namespace at path, whatever file is there. Its error is a NoNetNS
-// where there is none.
-func OpenNetNS(path string) (*NetNS, error) {
-	f, err := openNetNS(path)
-	if err != nil {
-		return nil, err
-	}
-	own, err := isOwn(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &NetNS{f, own}, nil
-}
+func (o ownNS) Do(f func(ns.NetNS) error) error { return f(o) }
 
-// Fd is for the netlink libraries, for which 0 means: where the calling thread is.
-func (n *NetNS) Fd() int {
-	if n.own {
-		return 0
-	}
-	return int(n.file.Fd())
-}
-
-// Close closes it.
-func (n *NetNS) Close() error { return n.file.Close() }
-
-// Do calls f on a thread that is in the namespace meanwhile. Its own errors wrap the
-// kernel's.
-func (n *NetNS) Do(f func() error) error {
-	if n.own {
-		return f()
-	}
-	var g errgroup.Group
-	g.Go(func() error {
-		runtime.LockOSThread()
-		home, err := os.Open("/proc/thread-self/ns/net")
-		if err == nil {
-			defer home.Close()
-			err = os.NewSyscallError("setns", unix.Setns(n.Fd(), unix.CLONE_NEWNET))
-		}
-		if err != nil {
-			runtime.UnlockOSThread()
-			return fmt.Errorf("enter a network namespace: %w", err)
-		}
-		err = f()
-		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread() // else the thread ends with the goroutine
-		}
-		return err
-	})
-	return g.Wait()
-}
+// Fd is 0, which for the netlink libraries means: where the calling thread is.
+func (ownNS) Fd() uintptr { return 0 }
 
 // NoNetNS is the error for a path at which there is no network namespace.
 type NoNetNS struct{ Path, Why string }
@@ -129,6 +78,29 @@ func kindOf(fd int) string {
 	return cmp.Or(kinds[st.Mode&unix.S_IFMT], "file of another kind")
 }
 
+// getNS opens the namespace at path.
+func getNS(path string) (ns.NetNS, error) {
+	f, err := openNetNS(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	opened := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	pod, err := ns.GetNS(opened)
+	if err != nil {
+		return nil, err
+	}
+	own, err := isOwn(opened)
+	if err != nil {
+		_ = pod.Close()
+		return nil, err
+	}
+	if own {
+		return ownNS{pod}, nil
+	}
+	return pod, nil
+}
+
 // IsOwn reports whether the network namespace at path is this process's own. Its
 // error is a NoNetNS where there is none, and else the kernel's. It needs no
 // privilege but to reach path.
@@ -168,8 +140,11 @@ type idRange [2]uint32
 // of its user namespace if the network namespace belongs to that, and else none, as in a
 // pod with hostUsers: false (fib_nl2rule in the kernel's net/core/fib_rules.c). A rule
 // of others can there be neither made nor deleted.
-func usersOf(pod *NetNS) ([]idRange, error) {
-	fd, err := unix.IoctlRetInt(int(pod.file.Fd()), unix.NS_GET_USERNS)
+func usersOf(pod ns.NetNS) ([]idRange, error) {
+	if own, ok := pod.(ownNS); ok {
+		pod = own.NetNS
+	}
+	fd, err := unix.IoctlRetInt(int(pod.Fd()), unix.NS_GET_USERNS)
 	switch {
 	case errors.Is(err, unix.EPERM): // it is beyond this process's
 		return nil, nil
@@ -203,10 +178,9 @@ func mappedIDs() (all []idRange, err error) {
 	return all, err
 }
 
-func newHandle(pod *NetNS) (h *netlink.Handle, err error) {
-	err = pod.Do(func() error {
-		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		return err
-	})
-	return h, err
+func newHandle(pod ns.NetNS) (*netlink.Handle, error) {
+	if _, own := pod.(ownNS); own {
+		return netlink.NewHandle(unix.NETLINK_ROUTE)
+	}
+	return netlink.NewHandleAt(netns.NsHandle(pod.Fd()), unix.NETLINK_ROUTE)
 }

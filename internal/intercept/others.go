@@ -80,7 +80,7 @@ func Others(path string, c Config) ([]Other, error) {
 	// that enters the namespace.
 	p := &pod{}
 	var err error
-	if p.ns, err = OpenNetNS(path); err != nil {
+	if p.ns, err = getNS(path); err != nil {
 		return nil, err
 	}
 	defer p.close()

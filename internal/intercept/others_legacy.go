@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
@@ -20,7 +21,7 @@ var legacyTables = []struct {
 
 // legacyHooks are the namespace's tables of iptables-legacy.
 func (p *pod) legacyHooks() (list []hooked, err error) {
-	err = p.ns.Do(func() error {
+	err = p.ns.Do(func(ns.NetNS) error {
 		for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
 			six := family == nftables.TableFamilyIPv6
 			names, err := xtables.Names(six)
@@ -46,7 +47,7 @@ func (p *pod) legacyHooks() (list []hooked, err error) {
 
 // hasLegacy reports whether the namespace has any of them.
 func (p *pod) hasLegacy() (has bool, err error) {
-	err = p.ns.Do(func() error {
+	err = p.ns.Do(func(ns.NetNS) error {
 		for _, six := range []bool{false, true} {
 			names, err := xtables.Names(six)
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
 	mnl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
@@ -17,7 +18,7 @@ import (
 
 // pod is an open network namespace with handles on it.
 type pod struct {
-	ns    *NetNS
+	ns    ns.NetNS
 	link  *netlink.Handle
 	raw   *mnl.Conn      // nftables, in messages
 	rules *mnl.Conn      // rtnetlink, in messages; see rtnetlink
@@ -32,7 +33,7 @@ type pod struct {
 func open(path string) (p *pod, err error) {
 	opened := &pod{} // p is nil after a return with an error
 	p = opened
-	if p.ns, err = OpenNetNS(path); err != nil {
+	if p.ns, err = getNS(path); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -65,7 +66,7 @@ func (p *pod) dial() error {
 	if p.raw != nil {
 		_ = p.raw.Close()
 	}
-	raw, err := mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: p.ns.Fd()})
+	raw, err := mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: int(p.ns.Fd())})
 	if err == nil {
 		p.raw = raw
 	}
@@ -76,7 +77,7 @@ func (p *pod) dial() error {
 // each costs a thread that enters the namespace.
 func (p *pod) library() (nft *nftables.Conn, err error) {
 	if p.nft == nil {
-		p.nft, err = nftables.New(nftables.WithNetNSFd(p.ns.Fd()), nftables.AsLasting())
+		p.nft, err = nftables.New(nftables.WithNetNSFd(int(p.ns.Fd())), nftables.AsLasting())
 	}
 	return p.nft, wrap("open nftables", err)
 }
@@ -84,7 +85,7 @@ func (p *pod) library() (nft *nftables.Conn, err error) {
 // rtnetlink is the connection for rules.
 func (p *pod) rtnetlink() (_ *mnl.Conn, err error) {
 	if p.rules == nil {
-		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: p.ns.Fd()})
+		p.rules, err = mnl.Dial(unix.NETLINK_ROUTE, &mnl.Config{NetNS: int(p.ns.Fd())})
 	}
 	return p.rules, wrap("open rtnetlink", err)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -90,7 +91,7 @@ func (p *pod) preflightTC(ifname string) Guarded {
 // of a kernel without IPv6. Its error is a NoNetNS, or the kernel's. It needs
 // CAP_SYS_ADMIN to enter a namespace that is not the caller's, and nothing else.
 func WrongSysctls(path string) (wrong []string, err error) {
-	pod, err := OpenNetNS(path)
+	pod, err := getNS(path)
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +105,8 @@ func WrongSysctls(path string) (wrong []string, err error) {
 	return wrong, err
 }
 
-func absentSysctls(pod *NetNS) (absent []string, err error) {
-	err = pod.Do(func() error {
+func absentSysctls(pod ns.NetNS) (absent []string, err error) {
+	err = pod.Do(func(ns.NetNS) error {
 		for _, s := range sysctls {
 			_, err := os.Stat(sysctlDir + s.key)
 			if errors.Is(err, os.ErrNotExist) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/internal/contract"
@@ -99,8 +100,8 @@ func (s sysctl) write(value string) error {
 	return wrap(fmt.Sprintf("set sysctl %s=%s", s.name(), value), err)
 }
 
-func readSysctls(pod *NetNS, list []sysctl) (values []string, err error) {
-	err = pod.Do(func() error {
+func readSysctls(pod ns.NetNS, list []sysctl) (values []string, err error) {
+	err = pod.Do(func(ns.NetNS) error {
 		for _, s := range list {
 			v, err := s.read()
 			if err != nil {
@@ -116,11 +117,11 @@ func readSysctls(pod *NetNS, list []sysctl) (values []string, err error) {
 // writeSysctls makes have[i] of list[i] to[i]. It leaves alone what has no value, and
 // what is right already, so that a read-only /proc/sys with the right values does not
 // fail.
-func writeSysctls(pod *NetNS, list []sysctl, have, to []string) error {
+func writeSysctls(pod ns.NetNS, list []sysctl, have, to []string) error {
 	if slices.Equal(have, to) {
 		return nil
 	}
-	return pod.Do(func() error {
+	return pod.Do(func(ns.NetNS) error {
 		for i, v := range to {
 			if v == "" || have[i] == "" || v == have[i] {
 				continue
@@ -135,7 +136,7 @@ func writeSysctls(pod *NetNS, list []sysctl, have, to []string) error {
 
 // sysctlStep comes after the tables: conntrack's settings are there when a rule
 // needs conntrack.
-func sysctlStep(pod *NetNS, mode contract.Mode) step {
+func sysctlStep(pod ns.NetNS, mode contract.Mode) step {
 	list := sysctlsFor(mode)
 	var before []string
 	return step{
@@ -161,7 +162,7 @@ func sysctlStep(pod *NetNS, mode contract.Mode) step {
 
 // resetSysctls sets to the kernel's default what is as Apply leaves it in any
 // mode.
-func resetSysctls(pod *NetNS) error {
+func resetSysctls(pod ns.NetNS) error {
 	list := sysctlsFor("")
 	have, err := readSysctls(pod, list)
 	if err != nil {
@@ -177,7 +178,7 @@ func resetSysctls(pod *NetNS) error {
 }
 
 // checkSysctls names those that are not as a mode wants them.
-func checkSysctls(pod *NetNS, mode contract.Mode) (wrong []string, err error) {
+func checkSysctls(pod ns.NetNS, mode contract.Mode) (wrong []string, err error) {
 	list := sysctlsFor(mode)
 	have, err := readSysctls(pod, list)
 	for i, v := range have {
@@ -190,8 +191,8 @@ func checkSysctls(pod *NetNS, mode contract.Mode) (wrong []string, err error) {
 
 // hasIPv6 reports whether an interface can have IPv6 routes: not where the kernel
 // or the interface lacks IPv6, or it is disabled.
-func hasIPv6(pod *NetNS, link string) (has bool, err error) {
-	err = pod.Do(func() error {
+func hasIPv6(pod ns.NetNS, link string) (has bool, err error) {
+	err = pod.Do(func(ns.NetNS) error {
 		b, err := os.ReadFile(sysctlDir + "net/ipv6/conf/" + link + "/disable_ipv6")
 		if errors.Is(err, os.ErrNotExist) {
 			return nil

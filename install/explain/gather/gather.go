@@ -21,8 +21,10 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/tproxy-cni/tproxy-cni/install/explain"
@@ -43,7 +45,7 @@ func Fill(ctx context.Context, f *explain.Facts, o Options) error {
 	if f.HostNetwork = f.HostNetwork || own; f.HostNetwork || f.Invalid != "" || !f.Asks() {
 		return nil
 	}
-	pod, err := intercept.OpenNetNS(f.NetNS)
+	pod, err := ns.GetNS(f.NetNS)
 	if err != nil {
 		return err
 	}
@@ -81,11 +83,8 @@ func Fill(ctx context.Context, f *explain.Facts, o Options) error {
 // addresses completes what the runtime knows, and finds the signs of a sandbox whose
 // network stack is not the namespace's.
 func (g gatherer) addresses() error {
-	var h *netlink.Handle
-	if err := g.pod.Do(func() (err error) {
-		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		return err
-	}); err != nil {
+	h, err := netlink.NewHandleAt(netns.NsHandle(g.pod.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
 		return err
 	}
 	defer h.Close()
@@ -120,7 +119,7 @@ func (g gatherer) tables() (err error) {
 	if g.Programmed, err = intercept.Programmed(g.NetNS, g.Config.Interface); err != nil {
 		return err
 	}
-	nft, err := nftables.New(nftables.WithNetNSFd(g.pod.Fd()))
+	nft, err := nftables.New(nftables.WithNetNSFd(int(g.pod.Fd())))
 	if err != nil {
 		return err
 	}
@@ -210,7 +209,7 @@ func (g gatherer) conntrack() error {
 		return err
 	}
 	var there uint64
-	err = g.pod.Do(func() (err error) {
+	err = g.pod.Do(func(ns.NetNS) (err error) {
 		there, err = read("count")
 		return err
 	})

@@ -3,8 +3,9 @@ package gather
 import (
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
+
 	"github.com/tproxy-cni/tproxy-cni/install/explain"
-	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
 
 // Options say what may be done to find out.
@@ -15,7 +16,7 @@ type Options struct {
 }
 
 type gatherer struct {
-	pod *intercept.NetNS
+	pod ns.NetNS
 	*explain.Facts
 	asked uint16 // the port that was asked for; 0 for none
 }

@@ -24,7 +24,7 @@ const (
 // listeners asks the kernel for the namespace's listening TCP sockets alone: of
 // connections there may be very many.
 func (g gatherer) listeners() error {
-	conn, err := mnl.Dial(unix.NETLINK_SOCK_DIAG, &mnl.Config{NetNS: g.pod.Fd()})
+	conn, err := mnl.Dial(unix.NETLINK_SOCK_DIAG, &mnl.Config{NetNS: int(g.pod.Fd())})
 	if err != nil {
 		return err
 	}

@@ -6,9 +6,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
+
 	"github.com/tproxy-cni/tproxy-cni/install/explain"
 	"github.com/tproxy-cni/tproxy-cni/install/explain/trace"
-	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
 
 // mostPackets bounds what is kept of packets whose connection is not told yet.
@@ -21,7 +22,7 @@ const mostPackets = 512
 // are a sample. lost is how often the kernel had more to say than could be kept. It
 // needs root on the node; its error is the kernel's.
 func Watch(ctx context.Context, f *explain.Facts, port uint16, tell func(explain.Facts, *explain.Story)) (lost int, err error) {
-	pod, err := intercept.OpenNetNS(f.NetNS)
+	pod, err := ns.GetNS(f.NetNS)
 	if err != nil {
 		return 0, err
 	}

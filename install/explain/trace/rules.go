@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	mnl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -122,9 +123,9 @@ func be32(b []byte) uint32 {
 }
 
 // linkNames are the namespace's interfaces by their index.
-func linkNames(pod *intercept.NetNS) (map[uint32]string, error) {
+func linkNames(pod ns.NetNS) (map[uint32]string, error) {
 	names := map[uint32]string{}
-	err := pod.Do(func() error {
+	err := pod.Do(func(ns.NetNS) error {
 		links, err := netlink.LinkList()
 		for _, l := range links {
 			names[uint32(l.Attrs().Index)] = l.Attrs().Name

@@ -20,10 +20,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/ns"
 	mnl "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/tproxy-cni/tproxy-cni/internal/intercept"
 )
 
 // receiveBuffer, in bytes, holds some 4,000 events: a handshake has about 40.
@@ -58,7 +57,7 @@ type Tracer struct {
 
 // Arm begins to follow. Its error is the kernel's, with what it refused. It needs
 // CAP_NET_ADMIN in the namespace and CAP_SYS_ADMIN to enter it.
-func Arm(pod *intercept.NetNS, w Wanted) (t *Tracer, err error) {
+func Arm(pod ns.NetNS, w Wanted) (t *Tracer, err error) {
 	armed := &Tracer{}
 	defer func() {
 		if err != nil {
@@ -66,7 +65,7 @@ func Arm(pod *intercept.NetNS, w Wanted) (t *Tracer, err error) {
 		}
 	}()
 	dial := func() (*mnl.Conn, error) {
-		return mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: pod.Fd()})
+		return mnl.Dial(unix.NETLINK_NETFILTER, &mnl.Config{NetNS: int(pod.Fd())})
 	}
 	if armed.owner, err = dial(); err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
