@@ -11,9 +11,14 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
-// kubernetes are the API groups of Kubernetes itself, besides those of k8s.io. Of their
-// kinds only those above have pods.
-var kubernetes = []string{"", "apps", "batch", "autoscaling", "policy"}
+// kubernetes are the API groups of Kubernetes itself, those below them included, such as
+// gateway.networking.k8s.io. Of their kinds only those above have pods. Others have names
+// below k8s.io, too: a SparkApplication of sparkoperator.k8s.io makes pods.
+var kubernetes = append([]string{"", "apps", "batch", "autoscaling", "policy"}, strings.Fields(`
+	admissionregistration.k8s.io apiextensions.k8s.io apiregistration.k8s.io apiserver.k8s.io
+	authentication.k8s.io authorization.k8s.io certificates.k8s.io config.k8s.io
+	coordination.k8s.io discovery.k8s.io events.k8s.io metrics.k8s.io networking.k8s.io
+	node.k8s.io resource.k8s.io scheduling.k8s.io storage.k8s.io storagemigration.k8s.io`)...)
 
 // object changes the pod of one object or, in a List, of each. v is its view; kind and
 // apiVersion are its own, or those that it has from a List.
@@ -86,7 +91,9 @@ func (w *walker) unknown(kind, apiVersion string, v any) {
 		return
 	}
 	group := group(apiVersion)
-	ours := slices.Contains(kubernetes, group) || strings.HasSuffix(group, ".k8s.io")
+	ours := slices.ContainsFunc(kubernetes, func(k string) bool {
+		return group == k || strings.HasSuffix(group, "."+k) && strings.HasSuffix(k, ".k8s.io")
+	})
 	if !ours {
 		w.report.kind(printable.Word(kind))
 	}
