@@ -180,3 +180,17 @@ func TestHolder(t *testing.T) {
 		t.Errorf("%s\n%s", notes.String(), cmp.Diff(plain, got))
 	}
 }
+
+// TestNoLastNewline: volumes at the end of a file that does not end with a newline.
+func TestNoLastNewline(t *testing.T) {
+	o := Options{Sidecar: haproxy(t)}
+	for _, end := range []string{"\n", "\r\n"} {
+		for _, volumes := range []string{"  volumes:\n  - name: data\n    emptyDir: {}", "  volumes:\n  - name: data # why", "  volumes: [{name: data}]", "  volumes: []", ""} {
+			in := strings.ReplaceAll(strings.TrimSuffix(pod+volumes, "\n"), "\n", end)
+			got := inject(t, in, o)
+			if diff := cmp.Diff(in, uninject(t, got, o)); diff != "" {
+				t.Errorf("taken back (-want +got):\n%s", diff)
+			}
+		}
+	}
+}
