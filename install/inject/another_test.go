@@ -11,7 +11,13 @@ import (
 
 func haproxy(t *testing.T) Sidecar {
 	t.Helper()
-	text, err := os.ReadFile("../../k8s/proxies/haproxy-http/sidecar.yaml")
+	return fromFile(t, "proxies/haproxy-http")
+}
+
+// fromFile is the sidecar of a directory of k8s.
+func fromFile(t *testing.T, dir string) Sidecar {
+	t.Helper()
+	text, err := os.ReadFile("../../k8s/" + dir + "/sidecar.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +152,45 @@ func TestAnotherIncomplete(t *testing.T) {
 	} {
 		if diff := cmp.Diff(want, inject(t, in, o)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestHolder: the sidecar with a holder has the built-in one's name, and is brought up to
+// date and taken out as a whole.
+func TestHolder(t *testing.T) {
+	hold := fromFile(t, "hold")
+	old := inject(t, pod, Options{Sidecar: hold, Image: "v1"})
+	want := strings.ReplaceAll(old, "tproxy-cni:v1", "tproxy-cni:v2")
+	if diff := cmp.Diff(want, inject(t, old, Options{Sidecar: hold, Image: "v2"})); diff != "" {
+		t.Errorf("another image (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(pod, uninject(t, old, Options{Sidecar: hold})); diff != "" {
+		t.Errorf("taken out (-want +got):\n%s", diff)
+	}
+	// Without the file the holder would stay, without a sidecar.
+	var notes bytes.Buffer
+	if got := uninject(t, old, Options{Notes: &notes}); got != old || !strings.Contains(notes.String(), "container tproxy-hold runs as 7089, too, and would stay") {
+		t.Errorf("%s\n%s", notes.String(), cmp.Diff(old, got))
+	}
+	// The built-in one has no holder, and its container is another.
+	notes.Reset()
+	plain := inject(t, pod, Options{})
+	if got := inject(t, plain, Options{Sidecar: hold, Notes: &notes}); got != plain || !strings.Contains(notes.String(), "take that out first") {
+		t.Errorf("%s\n%s", notes.String(), cmp.Diff(plain, got))
+	}
+}
+
+// TestNoLastNewline: volumes at the end of a file that does not end with a newline.
+func TestNoLastNewline(t *testing.T) {
+	o := Options{Sidecar: haproxy(t)}
+	for _, end := range []string{"\n", "\r\n"} {
+		for _, volumes := range []string{"  volumes:\n  - name: data\n    emptyDir: {}", "  volumes:\n  - name: data # why", "  volumes: [{name: data}]", "  volumes: []", ""} {
+			in := strings.ReplaceAll(strings.TrimSuffix(pod+volumes, "\n"), "\n", end)
+			got := inject(t, in, o)
+			if diff := cmp.Diff(in, uninject(t, got, o)); diff != "" {
+				t.Errorf("taken back (-want +got):\n%s", diff)
+			}
 		}
 	}
 }

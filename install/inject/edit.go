@@ -22,6 +22,7 @@ import (
 // editor gathers the changes of one document.
 type editor struct {
 	src     []byte
+	root    *yaml.Node
 	lines   []int // offset of the beginning of each line
 	newline string
 	compact bool // lists in keys are not indented
@@ -36,7 +37,7 @@ type edit struct {
 }
 
 func newEditor(src []byte, root *yaml.Node) *editor {
-	e := &editor{src: src, lines: []int{0}, newline: "\n", compact: compact(root), seen: map[*yaml.Node]bool{}}
+	e := &editor{src: src, root: root, lines: []int{0}, newline: "\n", compact: compact(root), seen: map[*yaml.Node]bool{}}
 	for i := 0; i < len(src); {
 		r, n := utf8.DecodeRune(src[i:])
 		i += n
@@ -233,6 +234,15 @@ func (e *editor) fillNull(key, null, value *yaml.Node) error {
 		return fmt.Errorf("line %d: it is empty", null.Line)
 	case null.ShortTag() != "!!null" && null.Kind == yaml.ScalarNode:
 		return fmt.Errorf("line %d: %s has a text for a value", null.Line, printable.Word(key.Value))
+	}
+	if null.Value != "" && inFlow(e.root, key) {
+		asJSON, err := encodeJSON(value)
+		if err != nil {
+			return err
+		}
+		from := e.offset(null)
+		e.replace(from, from+len(null.Value), string(asJSON))
+		return nil
 	}
 	text, err := e.encode(value)
 	if err != nil {

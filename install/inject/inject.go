@@ -163,7 +163,7 @@ func (w *walker) document(p part) ([]byte, error) {
 		return nil, w.inFile(p, err)
 	}
 	w.edit = newEditor(tree, &root)
-	if err := w.object(root.Content[0], v); err != nil || len(w.edit.edits) == 0 {
+	if err := w.object(root.Content[0], v, str(v, "kind"), str(v, "apiVersion")); err != nil || len(w.edit.edits) == 0 {
 		return text, err
 	}
 	if err := duplicate(&root, p.line); err != nil {

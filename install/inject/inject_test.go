@@ -139,7 +139,7 @@ func TestFaults(t *testing.T) {
 		"unknown":      {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-prot: '6000'}\nspec", 1), `annotation tproxy-cni.io/proxy-prot "6000": unknown`},
 		"uid":          {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-uid: '4000000000'}\nspec", 1), "runAsUser"},
 		"dots":         {"kind: ConfigMap\n...\n" + pod, `document 1 (line 1): the document after "..." must begin with "---"`},
-		"typed list":   {"apiVersion: v1\nkind: PodList\nitems: []\n", "PodList: its items have no kind"},
+		"typed list":   {"apiVersion: v1\nkind: PodList\nitems:\n- {metadata: {name: web}, spec: {hostNetwork: true, containers: [{name: a}]}}\n", "Pod web: hostNetwork"},
 		"Windows":      {pod + "  os: {name: windows}\n", "a Windows pod"},
 		"Windows node": {pod + "  nodeSelector: {kubernetes.io/os: windows}\n", "a Windows pod"},
 		"shared spec": {

@@ -51,3 +51,30 @@ func TestJSONTexts(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNullInFlow: null, as programs write it for a list that is empty, becomes what is
+// added, in JSON and in flow style.
+func TestNullInFlow(t *testing.T) {
+	o := Options{Sidecar: haproxy(t)}
+	for _, metadata := range []string{`null`, `{"name": "web", "annotations": null}`, `{"annotations": null, "name": "web"}`} {
+		for _, lists := range []string{`, "initContainers": null`, `, "volumes":null`, `, "initContainers": null , "volumes": null`, ``} {
+			in := `{"apiVersion": "v1", "kind": "Pod", "metadata": ` + metadata + `, "spec": {"containers": [{"name": "a"}]` + lists + "}}\n"
+			for _, in := range []string{in, strings.ReplaceAll(in, "\n", " # flow\n"), strings.ReplaceAll(in, "null", "~"), "# block\napiVersion: v1\nkind: List\nitems:\n- " + in} {
+				for _, o := range []Options{{}, o} {
+					got := inject(t, in, o)
+					if again := inject(t, got, o); again != got {
+						t.Errorf("a second time changes:\n%s", cmp.Diff(got, again))
+					}
+					if diff := cmp.Diff(meaning(t, []byte(in)), meaning(t, []byte(uninject(t, got, o)))); diff != "" {
+						t.Errorf("taken back it means something else:\n%s%s", in, diff)
+					}
+				}
+			}
+		}
+	}
+	const want = `"metadata": {"name": "web", "annotations": {"tproxy-cni.io/mode":"nat"}}, "spec": {"containers": [{"name": "a"}], "initContainers": [{"args"`
+	got := inject(t, `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "annotations": null}, "spec": {"containers": [{"name": "a"}], "initContainers": null}}`, Options{})
+	if !json.Valid([]byte(got)) || !strings.Contains(got, want) {
+		t.Errorf("want %s in\n%s", want, got)
+	}
+}

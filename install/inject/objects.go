@@ -11,39 +11,24 @@ import (
 	"github.com/tproxy-cni/tproxy-cni/internal/printable"
 )
 
-// kubernetes are the API groups of Kubernetes itself, besides those of k8s.io. Of their
-// kinds only those above have pods.
-var kubernetes = []string{"", "apps", "batch", "autoscaling", "policy"}
+// kubernetes are the API groups of Kubernetes itself, those below them included, such as
+// gateway.networking.k8s.io. Of their kinds only those above have pods. Others have names
+// below k8s.io, too: a SparkApplication of sparkoperator.k8s.io makes pods.
+var kubernetes = append([]string{"", "apps", "batch", "autoscaling", "policy"}, strings.Fields(`
+	admissionregistration.k8s.io apiextensions.k8s.io apiregistration.k8s.io apiserver.k8s.io
+	authentication.k8s.io authorization.k8s.io certificates.k8s.io config.k8s.io
+	coordination.k8s.io discovery.k8s.io events.k8s.io metrics.k8s.io networking.k8s.io
+	node.k8s.io resource.k8s.io scheduling.k8s.io storage.k8s.io storagemigration.k8s.io`)...)
 
-// object changes the pod of one object or, in a List, of each. v is its view.
-func (w *walker) object(n *yaml.Node, v any) error {
+// object changes the pod of one object or, in a List, of each. v is its view; kind and
+// apiVersion are its own, or those that it has from a List.
+func (w *walker) object(n *yaml.Node, v any, kind, apiVersion string) error {
 	n = resolve(n)
-	kind := str(v, "kind")
-	if list, ok := at(v, "items").([]any); ok && kind == "List" {
-		if err := checkNotAlias(n, "items"); err != nil {
-			return fmt.Errorf("kind List: %w", err)
-		}
-		nodes := get(n, "items")
-		if nodes == nil || len(nodes.Content) != len(list) {
-			return errors.New("kind List: items comes by a merge key: write it out")
-		}
-		var faults []error
-		for i, item := range nodes.Content {
-			if item.Kind == yaml.AliasNode {
-				// It may be a List that has itself as an item.
-				faults = append(faults, fmt.Errorf("kind List: item %d is an alias: replace it with its content", i+1))
-				continue
-			}
-			faults = append(faults, w.object(item, list[i]))
-		}
-		return errors.Join(faults...)
+	if list, ok := at(v, "items").([]any); ok && strings.HasSuffix(kind, "List") {
+		return w.list(n, list, kind, apiVersion)
 	}
-	apiVersion := str(v, "apiVersion")
 	group := group(apiVersion)
-	if item, isList := strings.CutSuffix(kind, "List"); isList && templates[group+"/"+item] != nil {
-		return fmt.Errorf("%s: its items have no kind of their own: use kind: List", printable.Word(kind))
-	}
-	w.who = who(v)
+	w.who = who(kind, v)
 	path, ok := templates[group+"/"+kind]
 	if !ok {
 		w.unknown(kind, apiVersion, v)
@@ -74,13 +59,41 @@ func (w *walker) object(n *yaml.Node, v any) error {
 	return nil
 }
 
+// list changes the items of a List. In one of a kind, such as a PodList, an item that
+// says neither kind nor apiVersion is of the list's, as for kubectl.
+func (w *walker) list(n *yaml.Node, list []any, kind, apiVersion string) error {
+	if err := checkNotAlias(n, "items"); err != nil {
+		return fmt.Errorf("kind %s: %w", printable.Word(kind), err)
+	}
+	nodes := get(n, "items")
+	if nodes == nil || len(nodes.Content) != len(list) {
+		return fmt.Errorf("kind %s: items comes by a merge key: write it out", printable.Word(kind))
+	}
+	var faults []error
+	for i, item := range nodes.Content {
+		if item.Kind == yaml.AliasNode {
+			// It may be a List that has itself as an item.
+			faults = append(faults, fmt.Errorf("kind %s: item %d is an alias: replace it with its content", printable.Word(kind), i+1))
+			continue
+		}
+		itemKind, itemVersion := str(list[i], "kind"), str(list[i], "apiVersion")
+		if itemKind == "" && itemVersion == "" {
+			itemKind, itemVersion = strings.TrimSuffix(kind, "List"), apiVersion
+		}
+		faults = append(faults, w.object(item, list[i], itemKind, itemVersion))
+	}
+	return errors.Join(faults...)
+}
+
 // unknown passes an object of a kind without a known pod.
 func (w *walker) unknown(kind, apiVersion string, v any) {
 	if _, isObject := v.(object); !isObject || kind == "" {
 		return
 	}
 	group := group(apiVersion)
-	ours := slices.Contains(kubernetes, group) || strings.HasSuffix(group, ".k8s.io")
+	ours := slices.ContainsFunc(kubernetes, func(k string) bool {
+		return group == k || strings.HasSuffix(group, "."+k) && strings.HasSuffix(k, ".k8s.io")
+	})
 	if !ours {
 		w.report.kind(printable.Word(kind))
 	}
@@ -90,7 +103,7 @@ func (w *walker) unknown(kind, apiVersion string, v any) {
 }
 
 // who names an object: its kind, and NAMESPACE/NAME.
-func who(v any) string {
+func who(kind string, v any) string {
 	name := str(v, "metadata", "name")
 	if name == "" {
 		name = str(v, "metadata", "generateName")
@@ -98,5 +111,5 @@ func who(v any) string {
 	if ns := str(v, "metadata", "namespace"); ns != "" {
 		name = ns + "/" + name
 	}
-	return printable.Word(str(v, "kind")) + " " + printable.Word(name)
+	return printable.Word(kind) + " " + printable.Word(name)
 }

@@ -2,6 +2,7 @@ package inject
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -25,7 +26,7 @@ func (w *walker) pod(n *yaml.Node, v object) error {
 	if err != nil {
 		return err
 	}
-	has, why := hasSidecar(v, text(containers[len(containers)-1], "name"), s.proxyUID)
+	has, why := hasSidecar(v, names(containers), s.proxyUID)
 	if why != "" {
 		w.report.alone++
 		w.note(why)
@@ -60,9 +61,11 @@ func (w *walker) pod(n *yaml.Node, v object) error {
 	return nil
 }
 
-// hasSidecar reports whether a pod has the proxy of that name as inject writes it. why is
-// not empty where the pod has something else, which inject leaves alone.
-func hasSidecar(v object, proxy string, uid int) (has bool, why string) {
+// hasSidecar reports whether a pod has the sidecar of these containers, the last of which
+// is the proxy, as inject writes it. why is not empty where the pod has something else,
+// which inject leaves alone.
+func hasSidecar(v object, containers []string, uid int) (has bool, why string) {
+	proxy := containers[len(containers)-1]
 	init, ordinary := at(v, "spec", "initContainers"), at(v, "spec", "containers")
 	for _, name := range []string{Container, proxy} {
 		switch {
@@ -71,6 +74,8 @@ func hasSidecar(v object, proxy string, uid int) (has bool, why string) {
 		case named(init, name) < 0:
 		case !isSidecar(v, name, uid):
 			return false, "it has an init container " + printable.Word(name) + " that inject did not write: it is left as it is"
+		case name != proxy && slices.Contains(containers, name) && isSidecar(v, proxy, uid):
+			// The sidecar with a holder, which has both.
 		case name != proxy:
 			return false, "it has the sidecar " + Container + ": take that out first (tproxy-install uninject)"
 		default:

@@ -269,6 +269,7 @@ func TestNotes(t *testing.T) {
 			"document 1 (line 1): Deployment web: extensions/v1beta1 is no kind that is known here: it is left as it is, and if it makes pods, they are left as they are\n" +
 				"pods: none; kinds that are not known, as they were: Deployment\n",
 		},
+		"below k8s.io":       {"apiVersion: sparkoperator.k8s.io/v1beta2\nkind: SparkApplication\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n---\napiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n---\napiVersion: storage.k8s.io/v1\nkind: StorageClass\n", Options{}, "pods: none; kinds that are not known, as they were: SparkApplication\n"},
 		"without a template": {"apiVersion: a.example/v1\nkind: Foo\n---\napiVersion: b.example/v1\nkind: Bar\n---\napiVersion: a.example/v1\nkind: Foo\n", Options{}, "pods: none; kinds that are not known, as they were: Foo, Bar\n"},
 		"its own":            {pod + "  - name: tproxy-proxy\n", Options{}, "document 1 (line 1): Pod web: it has a container tproxy-proxy that inject did not write: it is left as it is\npods: 1 left alone\n"},
 		"its own init": {

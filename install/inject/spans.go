@@ -153,11 +153,18 @@ func (e *editor) removeItems(mapping *yaml.Node, i int, gone func(i int) bool) {
 		e.replace(from+1, e.flowEnd(from)-1, "")
 		return
 	}
-	for j := range list.Content {
+	for j := 0; j < len(list.Content); j++ {
 		switch {
 		case !gone(j):
 		case !flow(list):
 			from, to := e.itemSpan(list, j)
+			for j+1 < len(list.Content) && gone(j+1) { // neighbours together: cut may need the line before
+				next, end := e.itemSpan(list, j+1)
+				if next != to {
+					break
+				}
+				j, to = j+1, end
+			}
 			e.cut(from, to)
 		case j < left:
 			e.removeFlow(list.Content, j, 1)

@@ -68,6 +68,13 @@ func shares(n *yaml.Node) bool {
 	return n.Kind == yaml.AliasNode || n.Tag == "!!merge" || slices.ContainsFunc(n.Content, shares)
 }
 
+// inFlow reports whether n is below root in a mapping in flow style.
+func inFlow(root, n *yaml.Node) bool {
+	return slices.ContainsFunc(root.Content, func(c *yaml.Node) bool {
+		return c == n && flow(root) || inFlow(c, n)
+	})
+}
+
 func elements(list *yaml.Node) []*yaml.Node {
 	if list == nil || list.Kind != yaml.SequenceNode {
 		return nil

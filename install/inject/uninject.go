@@ -28,6 +28,12 @@ func (w *walker) podBack(n *yaml.Node, v object) error {
 		}
 		return nil
 	}
+	if more := also(v, containers, s.proxyUID); more != "" {
+		w.report.alone++
+		w.note(fmt.Sprintf("container %s runs as %d, too, and would stay: it is of the sidecar in another file, so give that: --sidecar",
+			printable.Word(more), s.proxyUID))
+		return nil
+	}
 	if err := checkNotAlias(n, "spec"); err != nil {
 		return err
 	}
@@ -53,6 +59,17 @@ func (w *walker) podBack(n *yaml.Node, v object) error {
 	w.report.removed++
 	w.edit.seen[n] = true
 	return nil
+}
+
+// also is the name of a native sidecar that runs as the sidecar's user and is none of
+// these containers; empty if there is none. The sidecar alone would leave it behind.
+func also(v object, containers []string, uid int) string {
+	for _, c := range items(at(v, "spec", "initContainers")) {
+		if name := str(c, "name"); !slices.Contains(containers, name) && isSidecar(v, name, uid) {
+			return name
+		}
+	}
+	return ""
 }
 
 // names are those of the objects in a list.

@@ -71,7 +71,15 @@ func TestChartSettings(t *testing.T) {
 		}
 		checkFlag(t, out, "include-inbound-ports", want)
 	}
-	for name, list := range map[string][]any{"include-inbound-ports": {22, 0}, "exclude-source-cidrs": {"192.0.2.0/24", "any"}, "exclude-inbound-ports": {[]any{22}}} {
+	for want, list := range map[string][]any{"kube-*,calico-system": {"kube-*", "calico-system"}, "7": {7}, "": {}} {
+		out, err := template(map[string]any{"settings": map[string]any{"exempt-namespaces": list}})
+		if err != nil {
+			t.Errorf("%v: %v", list, err)
+			continue
+		}
+		checkFlag(t, out, "exempt-namespaces", want)
+	}
+	for name, list := range map[string][]any{"exempt-namespaces": {"kube-*", "*"}, "include-inbound-ports": {22, 0}, "exclude-source-cidrs": {"192.0.2.0/24", "any"}, "exclude-inbound-ports": {[]any{22}}} {
 		if _, err := template(map[string]any{"settings": map[string]any{name: list}}); err == nil {
 			t.Errorf("%s %v: accepted", name, list)
 		}
