@@ -139,6 +139,30 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestWrongPort: the rules send clients to another port. The sidecar is not ready, however
+// fast it resets the check's connection: each check is one more try.
+func TestWrongPort(t *testing.T) {
+	for _, mode := range []string{contract.ModeNAT, contract.ModeTProxy} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			p := prepared(t, mode)
+			p.startAs(p.user(), "--addr", ":5005")
+			p.sidecar.WaitListen(5005, contract.AdminPort)
+			const reason = "the plugin's proxy-port is not this process's 5005"
+			p.wantNotReady(t, reason)
+			for range 20 {
+				if out, err := p.command("check", "--mode", mode, "--addr", ":5005"); err == nil || !strings.Contains(out, reason) {
+					t.Fatalf("check: %v, %s", err, out)
+				}
+			}
+			p.wantNotReady(t, reason)
+			if strings.Contains(p.sidecar.Output(), "ready: the plugin has prepared") {
+				t.Errorf("it was ready:\n%s", p.sidecar.Output())
+			}
+		})
+	}
+}
+
 // TestUnseen: rules for what comes in may go away without being seen from within the
 // pod. Then clients are refused; none reaches the application past the sidecar.
 func TestUnseen(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,8 +91,11 @@ func (c *config) fits(s *handover.State) (err error) {
 		{"accept-proxy", front, c.front.path},
 	} {
 		if d.has != d.want {
-			err = errors.Join(err, fmt.Errorf("--%s is %v, and the sidecar to take over from has %v", d.flag, d.want, d.has))
+			err = errors.Join(err, fmt.Errorf("--%s is %v, and the sidecar to take over from has %v", d.flag, orNone(d.want), orNone(d.has)))
 		}
 	}
 	return err
 }
+
+// orNone is a setting as an error shows it.
+func orNone(setting any) string { return cmp.Or(fmt.Sprint(setting), "none") }

@@ -53,6 +53,10 @@ func TestHandOverRefused(t *testing.T) {
 			"a sidecar of other settings", "--mode is tproxy, and the sidecar to take over from has nat",
 			script("exec " + exe + " " + childArg + " --mode tproxy"),
 		},
+		{
+			"a sidecar with a socket", "--accept-proxy is /front.sock, and the sidecar to take over from has none",
+			script("exec " + exe + " " + childArg + " --mode nat --accept-proxy unix:/front.sock"),
+		},
 	} {
 		if err := errors.Join(os.RemoveAll(at), next.put(at)); err != nil {
 			t.Fatal(err)

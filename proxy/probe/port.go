@@ -31,9 +31,13 @@ func (p Pod) Port(ctx context.Context) *Fault {
 		cancel()
 		if err == nil {
 			sock.Reset(conn)
+		}
+		// The rules refuse the SYN. A reset is of a connection that was made: by our own
+		// listener, which may be faster than this look at it.
+		if err == nil || errors.Is(err, unix.ECONNRESET) {
 			return fault(Port, fmt.Sprintf("the plugin's proxy-port is not this process's %d: clients are refused", p.Addr.Port()))
 		}
-		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ECONNRESET) {
+		if errors.Is(err, unix.ECONNREFUSED) {
 			return nil
 		}
 	}
