@@ -57,7 +57,9 @@ func choose(pod object, o Options) (choice, error) {
 func fits(pod object, s choice, sidecar []*yaml.Node) error {
 	var faults []error
 	spec := pod["spec"]
-	if str(spec, "os", "name") == "windows" || str(spec, "nodeSelector", "kubernetes.io/os") == "windows" {
+	// The older label is of nodes before Kubernetes 1.14, and still on all.
+	if str(spec, "os", "name") == "windows" || str(spec, "nodeSelector", "kubernetes.io/os") == "windows" ||
+		str(spec, "nodeSelector", "beta.kubernetes.io/os") == "windows" {
 		faults = append(faults, errors.New("a Windows pod: the sidecar runs on Linux only"))
 	}
 	if at(spec, "hostNetwork") == true {
@@ -74,7 +76,7 @@ func fits(pod object, s choice, sidecar []*yaml.Node) error {
 			}
 			for _, p := range items(c["ports"]) {
 				for which, port := range map[string]int{"proxy-port": s.proxyPort, "admin-port": s.adminPort} {
-					if isNumber(p["containerPort"], port) {
+					if tcp := str(p, "protocol"); isNumber(p["containerPort"], port) && (tcp == "" || tcp == "TCP") {
 						faults = append(faults, fmt.Errorf("container %s has port %d, which the sidecar uses: set another with the annotation %s%s",
 							name, port, contract.AnnotationPrefix, which))
 					}

@@ -132,6 +132,7 @@ func TestFaults(t *testing.T) {
 		"same user":    {pod + "    securityContext: {runAsUser: 7089}\n", "container web runs as 7089"},
 		"pod's user":   {pod + "  securityContext: {runAsUser: 7089}\n", "container web runs as 7089"},
 		"same port":    {pod + "    ports: [{containerPort: 5000}]\n", "container web has port 5000"},
+		"TCP port":     {pod + "    ports: [{containerPort: 5001, protocol: TCP}]\n", "container web has port 5001"},
 		"label":        {strings.Replace(pod, "  name: web\nspec", "  labels: {tproxy-cni.io/inject: 'yes'}\nspec", 1), `label tproxy-cni.io/inject "yes"`},
 		"annotation":   {strings.Replace(pod, "  name: web\nspec", "  annotations: {tproxy-cni.io/proxy-port: '0'}\nspec", 1), `annotation tproxy-cni.io/proxy-port "0"`},
 		"merge key":    {strings.Replace(pod, "  name: web\nspec", "  <<: {annotations: {a: b}}\nspec", 1), "merge key"},
@@ -142,6 +143,7 @@ func TestFaults(t *testing.T) {
 		"typed list":   {"apiVersion: v1\nkind: PodList\nitems:\n- {metadata: {name: web}, spec: {hostNetwork: true, containers: [{name: a}]}}\n", "Pod web: hostNetwork"},
 		"Windows":      {pod + "  os: {name: windows}\n", "a Windows pod"},
 		"Windows node": {pod + "  nodeSelector: {kubernetes.io/os: windows}\n", "a Windows pod"},
+		"Windows, old": {pod + "  nodeSelector: {beta.kubernetes.io/os: windows}\n", "a Windows pod"},
 		"shared spec": {
 			"apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}, spec: &s {containers: [{name: a}]}}\n" +
 				"- {apiVersion: v1, kind: Pod, metadata: {name: b}, spec: *s}\n", "Pod b: spec is an alias",
@@ -169,6 +171,9 @@ func TestFaults(t *testing.T) {
 	}
 	if err := Inject(strings.NewReader(pod), &bytes.Buffer{}, Options{Mode: "none"}); err == nil {
 		t.Error("a default mode that is none was accepted")
+	}
+	for _, protocol := range []string{"UDP", "SCTP"} { // whose ports are others
+		inject(t, pod+"    ports: [{containerPort: 5000, protocol: "+protocol+"}]\n", Options{})
 	}
 }
 
