@@ -263,7 +263,7 @@ func TestClosedPipe(t *testing.T) {
 func TestFailed(t *testing.T) {
 	p := start(t)
 	p.until(t, " IPv4 ")
-	copies, err := filepath.Glob(filepath.Join(p.tmp, "demo-*", "tproxy-proxy"))
+	copies, err := filepath.Glob(filepath.Join(p.tmp, "*", "tproxy-proxy"))
 	if err != nil || len(copies) != 1 {
 		t.Fatal(err, copies)
 	}
