@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,9 +24,7 @@ import (
 // connections go on, new ones are served, and the pod stays ready. The jump is in the
 // process alone, in the code by which it reads the clock; the machine's clock stays.
 func TestFaultClock(t *testing.T) {
-	if runtime.GOARCH != "amd64" {
-		t.Skip("the code that takes the clock's place is amd64's")
-	}
+	lab.NeedProcessor(t, "amd64") // for the code that takes the clock's place
 	lab.Need(t, "curl", "nginx", "socat")
 	inModes(t, setup{bare: true}, func(t *testing.T, p *pod) {
 		p.start("--log-format", "json", "--half-closed-timeout", "1m")

@@ -48,18 +48,31 @@ func Need(t TB, programs ...string) {
 	if os.Getenv("NO_ROOT") != "" {
 		t.Skipf("NO_ROOT is set")
 	}
-	lack := t.Skipf
-	if os.Getenv("CI") != "" {
-		lack = t.Fatalf
-	}
 	if os.Geteuid() != 0 {
-		lack("needs root")
+		lack(t, "needs root")
 	}
 	for _, p := range programs {
 		if _, err := Look(p); err != nil {
-			lack("needs %s: %v", p, err)
+			lack(t, "needs %s: %v", p, err)
 		}
 	}
+}
+
+// NeedProcessor is Need for a test with machine code of one processor, as Go names it.
+func NeedProcessor(t TB, name string) {
+	t.Helper()
+	if runtime.GOARCH != name {
+		lack(t, "has code for %s, and this is %s", name, runtime.GOARCH)
+	}
+}
+
+// lack skips a test that cannot run here; with CI set it fails.
+func lack(t TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
 }
 
 // Look finds a program in PATH or where Debian keeps the administrator's ones,
